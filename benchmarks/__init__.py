@@ -1,0 +1,1 @@
+"""What an exported model is worth: accuracy on DAVIS, and speed, with the conditions stated."""

@@ -1,0 +1,75 @@
+"""What a figure depends on besides the code: the machine and the versions of what ran."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vos_deploy.bundle import Bundle
+
+PACKAGES = ("vos_deploy", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu")
+
+
+def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model says of itself, overruled by the arguments the Segmenter was given."""
+    return {
+        "model": str(bundle.folder),
+        "method": bundle.method,
+        "precision": bundle.precision,
+        "checkpoint": bundle.checkpoint.get("name", "unknown"),
+        "size": _size(options["size"] or bundle.size or bundle.short_side),
+        "device": options["device"],
+        "threads": options["threads"] or "one per physical core",
+    }
+
+
+def memory(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Which frames are memorised, and how many an object's memory holds."""
+    return {
+        "every": options["memory_every"] or bundle.memory.every,
+        "frames": options["memory_frames"] or bundle.memory.frames or "unlimited",
+    }
+
+
+def machine(*more_packages: str) -> dict[str, Any]:
+    """CPU, cores, load, system, and versions of Python and the packages that are there."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "load": _load(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": _versions((*PACKAGES, *more_packages)),
+    }
+
+
+def _size(size: int | tuple[int, int] | None) -> str:
+    if isinstance(size, tuple):
+        return f"{size[0]}x{size[1]}"
+    return "the frame's" if size is None else f"shorter side {size}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _load() -> float | None:
+    """How many processes wanted a core in the last minute; None where that is not known."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,193 @@
+"""FPS: how long a frame takes, stage by stage, beside the same network in PyTorch eager."""
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.commands import progress
+from vos_deploy.errors import InputError
+from vos_deploy.runtime.backends import DEVICES
+from vos_deploy.runtime.report import PERCENTILES, StageTimes
+from vos_deploy.runtime.segmenter import Segmenter
+
+from . import conditions, report
+from .options import add_report_arguments, frame_size, numbers, positive
+from .scene import scene
+
+log = logging.getLogger(__name__)
+
+EXAMPLE = "python -m vos_deploy.benchmarks fps --model stm/ --checkpoint stm.pth --memory 1,5,10"
+TIMED = "one step on a frame of the working size; no decoding, resizing or writing"
+MEMORY = "full: the annotated frame and those before the current one"
+DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
+DEFAULT_SIZE = (480, 854)
+EXPORTED, PYTORCH, STEP = "exported", "PyTorch", "step"
+# Steps that are not timed once the memory is full.
+WARM_UP = 2
+# Seconds before each step: idle threads of one engine spin for a while, and would take the cores
+# from the other.
+PAUSE = 0.05
+
+Image = NDArray[np.uint8]
+Summary = Mapping[str, Mapping[str, float]]
+
+
+class Steps(Protocol):
+    """What is timed: a Segmenter, or its counterpart in PyTorch."""
+
+    timings: dict[str, float]
+
+    def step(self, frame: Image, mask: Image | None = None) -> Image: ...
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="the exported model (default: the demonstration model)",
+    )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="the weights it was exported from, to compare labels too (default: random weights)",
+    )
+    add("--no-pytorch", action="store_true", help="time the exported model alone")
+    add(
+        "--size",
+        type=frame_size,
+        metavar="HxW",
+        help="size of the frames (default: what the model is fixed to, else 480x854)",
+    )
+    add("--objects", type=numbers, default="1", metavar="K,K", help="numbers of objects")
+    add("--memory", type=numbers, default="5", metavar="T,T", help="numbers of memory frames")
+    add("--repeats", type=positive, default=20, metavar="N", help="steps to time")
+    add("--device", choices=DEVICES, default="auto", help="where the exported model runs")
+    add("--threads", type=positive, metavar="N", help="CPU threads of both engines")
+    add_report_arguments(parser, "fps.csv and fps.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    bundle = Bundle.load(args.model or demonstration_model())
+    options = {
+        "device": args.device,
+        "size": args.size or bundle.size or DEFAULT_SIZE,
+        "threads": args.threads,
+    }
+    facts = conditions.model(bundle, options)
+    facts |= {"memory": MEMORY, "repeats": args.repeats, "timed": TIMED}
+    facts |= conditions.machine("torch")
+    _warn_if_busy(facts["load"])
+    eager, network = None, None
+    if not args.no_pytorch:
+        eager = _import_eager()
+        network = eager.load_network(bundle, args.checkpoint)
+        facts["PyTorch"] = eager.set_up(args.threads)
+    rows = []
+    for objects, memory in product(args.objects, args.memory):
+        with Segmenter(bundle.folder, memory_every=1, memory_frames=memory, **options) as segmenter:
+            sides: dict[str, Steps] = {EXPORTED: segmenter}
+            if eager:
+                sides[PYTORCH] = eager.EagerSTM(network, memory)
+            clip = scene(options["size"], objects)
+            times, differing = measure(sides, clip, memory + WARM_UP, args.repeats)
+        rows += _rows({"Objects": objects, "Memory": memory}, times)
+        if eager and args.checkpoint:
+            facts.setdefault(DIFFERING, {})[f"K={objects} T={memory}"] = differing
+    _publish(args, rows, facts)
+    return 0
+
+
+def measure(
+    sides: Mapping[str, Steps], clip: Iterator[tuple[Image, Image]], untimed: int, repeats: int
+) -> tuple[dict[str, Summary], float]:
+    """Times the steps of all sides on the same clip, in turn, so that noise hits all of them.
+
+    clip: frames and masks; only the first mask is given away. The frames after it that are
+    `untimed` fill the memory. Returns a summary in milliseconds per side and stage, with the
+    whole step under "step", and the fraction of pixels that the sides label differently.
+    """
+    times = {name: StageTimes() for name in sides}
+    differing = []
+    for index in progress(range(1 + untimed + repeats), unit="step"):
+        frame, mask = next(clip)
+        labels = []
+        for name, side in sides.items():
+            time.sleep(PAUSE)
+            started = time.perf_counter()
+            labels.append(side.step(frame, None if index else mask))
+            seconds = time.perf_counter() - started
+            if index > untimed:
+                times[name].add({**side.timings, STEP: seconds})
+        differing.append(np.mean(labels[0] != labels[-1]))
+    return {name: stages.summary() for name, stages in times.items()}, float(np.mean(differing))
+
+
+def _import_eager() -> ModuleType:
+    try:
+        from . import eager
+    except ImportError as error:
+        raise InputError(
+            f"expected PyTorch to compare with, found none ({error}): install it with "
+            'pip install "vos_deploy[export]", or leave it out with --no-pytorch'
+        ) from error
+    return eager
+
+
+def _warn_if_busy(load: float | None) -> None:
+    cores = os.cpu_count()
+    if load and cores and load > cores / 2:
+        log.warning(
+            "the machine is busy (load %.1f on %d cores): times will be too long, and those of "
+            "PyTorch, whose threads wait for each other, by far the most",
+            load,
+            cores,
+        )
+
+
+def _rows(configuration: Mapping[str, int], times: Mapping[str, Summary]) -> list[dict[str, Any]]:
+    """One row per stage of the exported model, the whole step last."""
+    rows = []
+    for stage, exported in times[EXPORTED].items():
+        row: dict[str, Any] = {**configuration, "Stage": stage}
+        for side, summary in times.items():
+            for percentile in PERCENTILES:
+                row[f"{side} p{percentile} ms"] = summary.get(stage, {}).get(f"p{percentile}")
+            row[f"{side} FPS"] = 1000 / summary[STEP]["p50"] if stage == STEP else None
+        if PYTORCH in times:
+            theirs = row[f"{PYTORCH} p50 ms"]
+            row["Speed-up"] = theirs / exported["p50"] if theirs else None
+        rows.append(row)
+    return rows
+
+
+def _publish(
+    args: argparse.Namespace, rows: list[dict[str, Any]], facts: Mapping[str, Any]
+) -> None:
+    data = {"benchmark": "fps", "conditions": facts, "timings": rows}
+    if args.output:
+        report.write_csv(args.output / "fps.csv", rows)
+        report.write_json(args.output / "fps.json", data)
+    if args.json:
+        print(report.to_json(data))
+    else:
+        print(report.table([{name: _cell(v) for name, v in row.items()} for row in rows]))
+        print(report.listing(facts))
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,158 @@
+"""J&F: accuracy on DAVIS of a model, or of result masks that are already there."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vos_deploy.commands import progress
+from vos_deploy.errors import InputError
+from vos_deploy.runtime.segmenter import Segmenter
+
+from . import conditions, report
+from .davis import YEARS, Clip, find_clips
+from .follow import follow
+from .measures import Statistics
+from .options import add_report_arguments, add_segmenter_arguments, segmenter_options
+from .scores import ClipScore, overall, score_clip
+
+EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"
+TIMED = "Segmenter.step from the second frame on, without writing and scoring"
+OVERALL = "overall"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--davis", type=Path, required=True, metavar="ROOT", help="the data set")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="follow the first masks with this model (default: the demonstration model)",
+    )
+    source.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="score FOLDER/<sequence>/00000.png, ..."
+    )
+    parser.add_argument(
+        "--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several"
+    )
+    parser.add_argument("--set", default="val", help="which list in ImageSets/")
+    parser.add_argument("--resolution", default="480p", help="which level of the data set")
+    parser.add_argument("--sequences", metavar="A,B", help="only these sequences")
+    add_report_arguments(parser, "scores.csv, scores.json and, unless --results, masks/")
+    add_segmenter_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    names = args.sequences.split(",") if args.sequences else None
+    clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
+    facts: dict[str, Any] = {"data": f"DAVIS-{args.year} {args.set}, {len(clips)} sequences"}
+    facts |= conditions.machine()
+    seconds: dict[str, float] = {}
+    if args.results:
+        scores = score_results(clips, args.results)
+        facts |= {"results": str(args.results)}
+    else:
+        options = segmenter_options(args)
+        with Segmenter(args.model, **options) as segmenter:
+            scores, seconds = score_segmenter(clips, segmenter, args.output)
+            facts |= conditions.model(segmenter.bundle, options)
+            facts |= {"memory": conditions.memory(segmenter.bundle, options), "timed": TIMED}
+    _publish(args, scores, seconds, facts)
+    return 0
+
+
+def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:
+    """Scores masks on disk. Raises InputError before anything is scored if some are missing."""
+
+    def files(clip: Clip) -> list[Path]:
+        return [folder / clip.name / annotation.name for annotation in clip.scored]
+
+    expected = [path for clip in clips for path in files(clip)]
+    missing = [path for path in expected if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"expected {len(expected)} result masks in {folder}, found {len(missing)} missing, "
+            f"the first of them {missing[0]}"
+        )
+    return [
+        score_clip(clip, map(clip.labels, files(clip))) for clip in progress(clips, unit="clip")
+    ]
+
+
+def score_segmenter(
+    clips: Sequence[Clip], segmenter: Segmenter, output: Path | None
+) -> tuple[list[ClipScore], dict[str, float]]:
+    """Runs a segmenter over the clips; their scores, and seconds spent in `step` by clip.
+
+    With `output`, every mask goes to `output/masks/<sequence>/<frame>.png`.
+    """
+    scores, seconds = [], {}
+    for clip in clips:
+        folder = output / "masks" / clip.name if output else None
+        labels, seconds[clip.name] = follow(segmenter, clip, folder)
+        scores.append(score_clip(clip, [labels[path.stem] for path in clip.scored]))
+    return scores, seconds
+
+
+def _publish(
+    args: argparse.Namespace,
+    scores: Sequence[ClipScore],
+    seconds: Mapping[str, float],
+    facts: Mapping[str, Any],
+) -> None:
+    rows = [_row(clip.name, [clip], seconds) for clip in scores]
+    rows.append(_row(OVERALL, scores, seconds))
+    data = {
+        "benchmark": "jf",
+        "conditions": facts,
+        "scores": rows,
+        "frames": {
+            clip.name: {o.object_id: {"J": o.region, "F": o.contour} for o in clip.objects}
+            for clip in scores
+        },
+    }
+    if args.output:
+        report.write_csv(args.output / "scores.csv", rows)
+        report.write_json(args.output / "scores.json", data)
+    if args.json:
+        print(report.to_json(data))
+    else:
+        print(report.table([_shown(row) for row in rows]))
+        print(report.listing(facts))
+
+
+def _row(name: str, clips: Sequence[ClipScore], seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Fractions under the column names of the DAVIS code, frames that count, and speed."""
+    score = overall(clips)
+    frames = sum(clip.frames for clip in clips)
+    row = {
+        "Sequence": name,
+        "J&F-Mean": score.mean,
+        **_columns("J", score.region),
+        **_columns("F", score.contour),
+        "Frames": frames,
+    }
+    if seconds:
+        # The last frame of a clip does not count in the score, but it took its time.
+        row["FPS"] = (frames + len(clips)) / sum(seconds[clip.name] for clip in clips)
+    return row
+
+
+def _columns(measure: str, values: Statistics) -> dict[str, float]:
+    return {
+        f"{measure}-Mean": values.mean,
+        f"{measure}-Recall": values.recall,
+        f"{measure}-Decay": values.decay,
+    }
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    """Scores in percent, as papers print them."""
+    return {name: _cell(name, value) for name, value in row.items()}
+
+
+def _cell(name: str, value: str | int | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value if name == 'FPS' else 100 * value:z.1f}"

@@ -1,0 +1,1 @@
+"""Export: a checkpoint becomes a folder of ONNX graphs, checked against PyTorch."""

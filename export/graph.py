@@ -1,0 +1,33 @@
+"""How a graph is declared: the module that computes it, its tensors, and what counts as equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[Any]
+# Runs a graph: its name and its inputs by name to its outputs by name.
+Run = Callable[[str, dict[str, Array]], dict[str, Array]]
+
+# A dimension: a number, or the name of one that varies.
+Shape = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """One graph of a method.
+
+    module: takes the inputs in order, returns a tuple of the outputs in order.
+    inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
+        model of one size; the names derived from them (h, w, hw, ...) as well.
+    example: inputs to trace with, by name.
+    """
+
+    module: nn.Module
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+    example: dict[str, Tensor]

@@ -1,0 +1,6 @@
+"""Running exported models frame by frame. Imports no torch, and an inference engine only in use."""
+
+from .memory import MemoryState
+from .segmenter import Segmenter
+
+__all__ = ["MemoryState", "Segmenter"]

@@ -1,0 +1,107 @@
+"""ONNX Runtime on the CPU, with every input and output bound to memory the caller owns."""
+
+import functools
+import logging
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from vos_deploy.bundle import Bundle
+from vos_deploy.errors import InputError, ModelError
+
+from .base import Array, Backend
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxRuntimeBackend(Backend):
+    """Arrays are NumPy arrays; graphs read and write them in place through IO binding."""
+
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        super().__init__(bundle, threads)
+        runtime = _import_onnxruntime()
+        self._bindings: dict[str, Any] = {}
+        self._sessions: dict[str, Any] = {}
+        for name in bundle.graphs:
+            path = bundle.path(name)
+            try:
+                session = runtime.InferenceSession(
+                    path, _session_options(runtime, threads), providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # ONNX Runtime's own errors derive from Exception only
+                raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
+            self._sessions[name] = session
+            self._bindings[name] = session.io_binding()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return np.empty(shape, dtype)
+
+    def upload(self, source: NDArray[Any], target: Array) -> None:
+        np.copyto(np.asarray(target), source, casting="no")
+
+    def download(self, source: Array) -> NDArray[Any]:
+        return np.array(source)
+
+    def copy(self, source: Array, target: Array) -> None:
+        np.copyto(np.asarray(target), np.asarray(source), casting="no")
+
+    def close(self) -> None:
+        self._bindings.clear()
+        self._sessions.clear()
+
+    def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        binding = self._bindings[graph]
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name, array in outputs.items():
+            target = np.asarray(array)
+            binding.bind_output(name, "cpu", 0, target.dtype, target.shape, target.ctypes.data)
+        self._sessions[graph].run_with_iobinding(binding)
+
+
+def _session_options(runtime: Any, threads: int | None) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors; they reach the user as exceptions anyway
+    options.inter_op_num_threads = 1
+    # A plan of allocations per input shape costs a quarter of the memory and saves no time here.
+    options.enable_mem_pattern = False
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # The graphs run one after the other. Without this the idle threads of one keep spinning, and
+    # take the cores from the next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+@functools.cache
+def _import_onnxruntime() -> Any:
+    # From 1.29 on the official builds report names, hashes and use of models to Microsoft unless
+    # this is set before the first import. Whoever wants that sets it to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f'ONNX Runtime cannot be imported ({error}); install it with: pip install "vos_deploy'
+            '[cpu]", or with an NVIDIA GPU: pip install "vos_deploy[gpu]"'
+        ) from error
+    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
+        logger.warning(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
+            "uninstall both, then install one"
+        )
+    return onnxruntime
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""The memory bank: keys and values of past frames, in buffers that are allocated once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from numpy.typing import DTypeLike
+
+from .backends import Array, Backend
+
+# Buffers of an unlimited bank start with room for this many frames and double when full.
+_INITIAL_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """Keep every `every`-th frame, and hold at most `frames` in all (None: no limit)."""
+
+    every: int
+    frames: int | None
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """What the banks of all objects hold together.
+
+    frames: memory frames held, counted once per object.
+    capacity: memory frames there is room for; None if the memory is unlimited.
+    bytes: size of the buffers, filled or not.
+    evicts: which frames make room for new ones when a bank is full; None if it never is.
+    """
+
+    frames: int
+    capacity: int | None
+    bytes: int
+    evicts: str | None
+
+    @classmethod
+    def of(cls, banks: "Sequence[MemoryBank]", policy: MemoryPolicy) -> Self:
+        """The sum over banks."""
+        return cls(
+            frames=sum(bank.frames for bank in banks),
+            capacity=None if policy.frames is None else policy.frames * len(banks),
+            bytes=sum(bank.nbytes for bank in banks),
+            evicts=None if policy.frames is None else "oldest, keeps first",
+        )
+
+    def __str__(self) -> str:
+        limit = "unlimited" if self.capacity is None else str(self.capacity)
+        policy = "evicts nothing" if self.evicts is None else f"evicts {self.evicts}"
+        return f"bank {self.frames}/{limit} frames · {self.bytes / 2**20:.0f} MiB · {policy}"
+
+
+class MemoryBank:
+    """Memory frames of one object, or of objects that share their keys and their first frame.
+
+    A frame is hw tokens, a token a key of Ck and a value of Cv numbers. Tokens of all frames lie in
+    one block, so that what is held can be read without gathering it: the order of the frames does
+    not matter to a softmax over all tokens.
+
+    Slot 0 is the annotated frame and stays. The other slots are used in turn, like a ring: a frame
+    goes where the cursor is, and only `commit` moves the cursor on. An uncommitted frame is
+    temporary (STM's previous frame): the next one takes its slot. In a full bank the slot under the
+    cursor is always that of the oldest committed frame, so a temporary frame pushes out only the
+    frame that the next commit would have replaced anyway.
+
+    With room for a single frame the bank holds the frame written last; see `keeps_only_first`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        key_shape: tuple[int, int],
+        value_shape: tuple[int, int],
+        dtype: DTypeLike,
+        capacity: int | None,
+    ) -> None:
+        """Allocate for `capacity` frames of keys [hw, Ck] and values [hw, Cv].
+
+        `capacity` None is no limit: the buffers grow, the only time that held frames are copied.
+        """
+        self._backend = backend
+        self.capacity = capacity
+        self.frames = 0
+        self._cursor = 0
+        room = _INITIAL_FRAMES if capacity is None else capacity
+        self._keys = backend.empty((room, *key_shape), dtype)
+        self._values = backend.empty((room, *value_shape), dtype)
+
+    @property
+    def keys(self) -> Array:
+        """Keys of the frames held, [frames * hw, Ck]: a view."""
+        return _tokens(self._keys, self.frames)
+
+    @property
+    def values(self) -> Array:
+        """Values of the frames held, [frames * hw, Cv]: a view."""
+        return _tokens(self._values, self.frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the buffers."""
+        return self._keys.nbytes + self._values.nbytes
+
+    @property
+    def keeps_only_first(self) -> bool:
+        """Whether there is no room beside the annotated frame: others need not be written."""
+        return self.capacity == 1
+
+    def write(self) -> tuple[Array, Array]:
+        """Views of the slot for a new frame, key [1, hw, Ck] and value [1, hw, Cv], to be filled.
+
+        The frame counts as held from now on. It is temporary until `commit`.
+        """
+        if self._cursor == self._keys.shape[0]:
+            self._grow()
+        slot = slice(self._cursor, self._cursor + 1)
+        self.frames = max(self.frames, self._cursor + 1)
+        return self._keys[slot], self._values[slot]
+
+    def commit(self) -> None:
+        """Keep the frame written last until it is the oldest one of a full bank."""
+        self._cursor += 1
+        if self._cursor == self.capacity:
+            self._cursor = min(1, self.capacity - 1)
+
+    def _grow(self) -> None:
+        self._keys = self._doubled(self._keys)
+        self._values = self._doubled(self._values)
+
+    def _doubled(self, old: Array) -> Array:
+        room, *frame = old.shape
+        new = self._backend.empty((2 * room, *frame), old.dtype)
+        self._backend.copy(old, new[:room])
+        return new
+
+
+def _tokens(buffer: Array, frames: int) -> Array:
+    _, tokens, channels = buffer.shape
+    view: Array = buffer[:frames].reshape((frames * tokens, channels))
+    return view

@@ -1,0 +1,34 @@
+"""Public object ids and the tensor slots they live in, which are never the same thing."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ObjectManager:
+    """Maps object ids (1..254, chosen by the caller, stable) to slots (1..K, dense, may move).
+
+    Slot 0 is the background. Removing an object moves the slots behind it one down.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+
+    def slot(self, object_id: int) -> int:
+        """The slot of a known id."""
+        return self.ids.index(object_id) + 1
+
+    def add(self, ids: Iterable[int]) -> None:
+        """Give new ids the next free slots, in order."""
+        self.ids.extend(ids)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget known ids."""
+        for object_id in ids:
+            self.ids.remove(object_id)
+
+    def labels(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a map of slots, uint8 [H, W], into a map of object ids, uint8 [H, W]."""
+        table = np.array([0, *self.ids], np.uint8)
+        return table[slots]

@@ -1,0 +1,109 @@
+"""What a run measured: time per stage, frames per second, memory."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .memory import MemoryState
+
+PERCENTILES = (50, 90, 99)
+
+
+class Reservoir:
+    """A uniform sample of a stream of numbers, of bounded size (Vitter 1985, algorithm R).
+
+    It holds every number until `size` of them have come, so short runs are exact.
+    """
+
+    def __init__(self, size: int = 4096) -> None:
+        self.count = 0
+        self._size = size
+        self._sample: list[float] = []
+        self._random = random.Random(0)
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        if len(self._sample) < self._size:
+            self._sample.append(value)
+        elif (place := self._random.randrange(self.count)) < self._size:
+            self._sample[place] = value
+
+    def percentiles(self) -> list[float]:
+        """The values at PERCENTILES, of at least one number."""
+        return [float(value) for value in np.percentile(self._sample, PERCENTILES)]
+
+
+class StageTimes:
+    """Times of the stages of a frame. A stage counts on the frames it ran on."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Reservoir] = {}
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Note the stages of one frame."""
+        for stage, value in seconds.items():
+            self._stages.setdefault(stage, Reservoir()).add(value)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per stage: `p50`, `p90`, `p99` in milliseconds, and `frames`."""
+        return {
+            stage: {
+                **{
+                    f"p{percent}": 1000 * value
+                    for percent, value in zip(PERCENTILES, times.percentiles(), strict=True)
+                },
+                "frames": times.count,
+            }
+            for stage, times in self._stages.items()
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The closing summary of a run.
+
+    seconds: from asking for the first frame until every result is written; loading the model is
+        not in it.
+    size: (height, width) of the frames.
+    masks_given: frames that came with a mask.
+    results: what was written -> where.
+    """
+
+    model: str
+    device: str
+    precision: str
+    size: tuple[int, int]
+    objects: int
+    frames: int
+    masks_given: int
+    seconds: float
+    stages: dict[str, dict[str, float]]
+    memory: MemoryState
+    results: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the whole run."""
+        return self.frames / self.seconds
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "fps": self.fps}
+
+    def __str__(self) -> str:
+        height, width = self.size
+        lines = [
+            f"{self.frames} frames of {height}x{width} in {self.seconds:.2f} s: {self.fps:.2f} FPS "
+            f"({self.objects} objects, {self.device}, {self.precision}; without loading the model)",
+            f"masks given for {self.masks_given} of them; the first frame is not in the table",
+            "",
+            f"{'ms per frame':<14}{'p50':>9}{'p90':>9}{'p99':>9}{'frames':>9}",
+        ]
+        for stage, row in self.stages.items():
+            times = "".join(f"{row[f'p{percent}']:>9.2f}" for percent in PERCENTILES)
+            lines.append(f"{stage:<14}{times}{row['frames']:>9.0f}")
+        lines += ["", f"{'memory':<14}{self.memory}"]
+        lines += [f"{name:<14}{path}" for name, path in self.results.items()]
+        return "\n".join(lines)

@@ -1,0 +1,282 @@
+"""The loop: frames and masks in, object ids out. Knows no method."""
+
+import logging
+import os
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.errors import InputError
+from vos_deploy.frames import Size, check_frame
+from vos_deploy.masks import check_mask, object_ids
+
+from . import backends, trackers
+from .estimate import most_likely, overwrite
+from .geometry import Geometry
+from .memory import MemoryPolicy, MemoryState
+from .objects import ObjectManager
+
+logger = logging.getLogger(__name__)
+
+UNLIMITED: Literal["unlimited"] = "unlimited"
+
+
+class Segmenter:
+    """Follows marked objects through a video, frame by frame.
+
+        segmenter = vos_deploy.Segmenter("stm/")
+        labels = segmenter.step(frame, mask)  # the first frame and its mask
+        labels = segmenter.step(frame)  # every later frame
+
+    Nothing grows with the length of the video unless memory_frames="unlimited" asks for it.
+
+    timings: seconds of the last step, per stage: "prepare", one entry per graph, "finish".
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        device: str = "auto",
+        memory_every: int | None = None,
+        memory_frames: int | Literal["unlimited"] | None = None,
+        size: int | Size | None = None,
+        threads: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Load a model. What is None comes from its manifest.
+
+        Args:
+            model: a model folder; None for the demonstration model that ships with the package.
+            device: one of `vos_deploy.runtime.backends.DEVICES`.
+            memory_every: memorise every n-th frame for good.
+            memory_frames: how many frames an object's memory holds, the annotated one included;
+                "unlimited" lets it grow with the video.
+            size: what frames are resized to: the length of the shorter side, or (height, width).
+                A model exported for one size takes no other.
+            threads: CPU threads within one operator; None for one per physical core.
+            options: the method's own.
+
+        Raises:
+            ModelError: the model cannot be used; the message says why and what to do.
+            InputError: another argument is wrong, or the inference engine is not installed.
+        """
+        self.bundle = Bundle.load(demonstration_model() if model is None else model)
+        self._tracker_type = trackers.find(self.bundle)
+        self._options = self._tracker_type.check_options(options)
+        self._policy = _memory_policy(self.bundle, memory_every, memory_frames)
+        self._size = _size(self.bundle, size)
+        self._backend = backends.create(self.bundle, device, threads)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget objects, memory and frame size: the next frame starts another video."""
+        self.timings: dict[str, float] = {}
+        self._objects = ObjectManager()
+        self._geometry: Geometry | None = None
+        self._tracker: trackers.Tracker | None = None
+        self._probabilities: NDArray[np.float32] | None = None
+
+    def step(
+        self,
+        frame: NDArray[np.uint8],
+        mask: NDArray[Any] | None = None,
+        objects: Iterable[int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Segment the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3], RGB, of the same size in every step.
+            mask: integer [H, W], object ids from 1 to 254; 255 is void. Compulsory in the first
+                step. Later, ids that are new are added, and ids that are known are corrected:
+                their prediction is replaced by what is drawn. Other objects only lose the pixels
+                that are drawn for these.
+            objects: the ids in the mask that count; None for all of them.
+
+        Returns:
+            Object ids, uint8 [H, W]; 0 is background.
+
+        Raises:
+            InputError: frame, mask or objects are not as above, or the model takes fewer objects.
+                The state is as before the step.
+        """
+        started = perf_counter()
+        frame = check_frame(frame)
+        drawn = self._check_drawn(frame, mask, objects)
+        geometry, tracker = self._start(frame)
+        image = geometry.fit_frame(frame)
+        prepared = perf_counter()
+        self._backend.timings.clear()
+        self._probabilities = None
+        tracker.step(image)
+        segmented = perf_counter()
+        if drawn is not None:
+            self._annotate(geometry, tracker, *drawn)
+        labels = self._labels(geometry, tracker)
+        self.timings = {
+            "prepare": prepared - started,
+            **self._backend.timings,
+            "finish": perf_counter() - segmented,
+        }
+        return labels
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Stop following objects, for good. Raises InputError for an id that is not followed."""
+        removed = list(dict.fromkeys(ids))
+        for object_id in removed:
+            if object_id not in self._objects.ids:
+                raise InputError(
+                    f"object {object_id} cannot be removed: followed are "
+                    f"{', '.join(map(str, self._objects.ids)) or 'none'}"
+                )
+        if self._tracker is not None and removed:
+            self._tracker.remove([self._objects.slot(object_id) for object_id in removed])
+            self._objects.remove(removed)
+            self._probabilities = None
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, with "auto" resolved."""
+        return self._backend.device
+
+    @property
+    def objects(self) -> list[int]:
+        """The ids followed, in the order of `probabilities`."""
+        return list(self._objects.ids)
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """float32 [1 + K, H, W] of the last frame, background first, then `objects` in order.
+
+        Raises InputError before the first step.
+        """
+        if self._geometry is None or self._tracker is None:
+            raise InputError("there are no probabilities before the first step")
+        if self._probabilities is None:
+            restored = self._geometry.restore(self._tracker.estimate())
+            self._probabilities = np.ascontiguousarray(restored)
+        return self._probabilities
+
+    @property
+    def memory(self) -> MemoryState:
+        """What the memory banks of all objects hold together."""
+        return MemoryState.of([] if self._tracker is None else self._tracker.banks, self._policy)
+
+    def close(self) -> None:
+        """Free what the device holds. The segmenter cannot be used afterwards."""
+        self.reset()
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _check_drawn(
+        self,
+        frame: NDArray[np.uint8],
+        mask: NDArray[Any] | None,
+        objects: Iterable[int] | None,
+    ) -> tuple[NDArray[np.uint8], list[int]] | None:
+        """The mask as uint8 [H, W] and the ids in it that count; None without a mask."""
+        if mask is None:
+            if self._geometry is None:
+                raise InputError("the first frame needs a mask: call step(frame, mask)")
+            if objects is not None:
+                raise InputError("objects was given without the mask that shows them")
+            return None
+        checked = check_mask(mask, frame.shape[:2])
+        present = object_ids(checked)
+        counting = present if objects is None else list(dict.fromkeys(objects))
+        absent = [str(object_id) for object_id in counting if object_id not in present]
+        if absent or not counting:
+            raise InputError(
+                f"objects names {', '.join(absent) or 'no object'}, and the mask holds "
+                f"{', '.join(map(str, present))}"
+            )
+        total = len({*self._objects.ids, *counting})
+        if self.bundle.max_objects is not None and total > self.bundle.max_objects:
+            raise InputError(
+                f"the model takes up to {self.bundle.max_objects} objects, and these are {total}; "
+                "choose some with `objects`, or export it for more"
+            )
+        return checked, counting
+
+    def _start(self, frame: NDArray[np.uint8]) -> tuple[Geometry, trackers.Tracker]:
+        """Geometry and tracker of the video, made by its first frame."""
+        size = frame.shape[0], frame.shape[1]
+        if self._geometry is None or self._tracker is None:
+            geometry = Geometry(size, self._size, self.bundle.stride)
+            self._tracker = self._tracker_type(
+                self._backend, geometry.padded, self._policy, **self._options
+            )
+            self._geometry = geometry
+        elif size != self._geometry.frame:
+            expected = "x".join(map(str, self._geometry.frame))
+            found = "x".join(map(str, size))
+            raise InputError(
+                f"the video started with frames of {expected} (height x width), and this one is "
+                f"{found}; resize it, or call reset() to start another video"
+            )
+        return self._geometry, self._tracker
+
+    def _annotate(
+        self,
+        geometry: Geometry,
+        tracker: trackers.Tracker,
+        mask: NDArray[np.uint8],
+        ids: list[int],
+    ) -> None:
+        """Put drawn objects into the prediction, at the working size and at the frame's."""
+        self._objects.add(object_id for object_id in ids if object_id not in self._objects.ids)
+        slots = {object_id: self._objects.slot(object_id) for object_id in ids}
+        fitted = geometry.fit_mask(mask)
+        for object_id in set(ids).difference(object_ids(fitted)):
+            logger.warning(
+                "object %d is too small to be seen at the working size of %dx%d",
+                object_id,
+                *geometry.working,
+            )
+        predicted = tracker.estimate()
+        tracker.annotate(overwrite(predicted, fitted, slots), slots.values())
+        # The caller gets the mask back as it was drawn, not as it was resized.
+        self._probabilities = overwrite(geometry.restore(predicted), mask, slots)
+
+    def _labels(self, geometry: Geometry, tracker: trackers.Tracker) -> NDArray[np.uint8]:
+        """Object ids of the current frame, uint8 [H, W]."""
+        if not self._objects.ids:
+            return np.zeros(geometry.frame, np.uint8)
+        if self._probabilities is None and not geometry.resizes:
+            return self._objects.labels(geometry.crop(tracker.label_map()))
+        return self._objects.labels(most_likely(self.probabilities))
+
+
+def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) -> MemoryPolicy:
+    every = bundle.memory.every if every is None else every
+    if every < 1:
+        raise InputError(f"memory_every is {every}, and should be at least 1")
+    if frames == UNLIMITED:
+        return MemoryPolicy(every, None)
+    if frames is None:
+        return MemoryPolicy(every, bundle.memory.frames)
+    if not isinstance(frames, int) or frames < 1:
+        raise InputError(f'memory_frames is {frames!r}, and should be at least 1, or "{UNLIMITED}"')
+    return MemoryPolicy(every, frames)
+
+
+def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
+    """The working size: what was asked for, if the model can do it, or else the model's own."""
+    if bundle.size is None:
+        return bundle.short_side if asked is None else asked
+    if asked is not None and asked != bundle.size:
+        height, width = bundle.size
+        raise InputError(
+            f"the model in {bundle.folder} is fixed to {height}x{width}, and size is {asked}; "
+            "leave size out, or export the model with --size any"
+        )
+    return bundle.size

@@ -1,0 +1,235 @@
+"""vos-deploy-run from end to end, on frames whose labels are known."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from vos_deploy.runtime import run, trackers
+from vos_deploy.runtime.segmenter import Segmenter
+from vos_deploy.runtime.trackers import STM, Option
+
+from vos_deploy.masks import read_mask, write_mask
+
+HEIGHT, WIDTH = 48, 64
+COLOURS = {1: (200, 30, 30), 2: (30, 200, 30)}
+FRAMES = 6
+
+
+def expected(index: int, ids: tuple[int, ...]) -> np.ndarray:
+    """Labels of frame `index`: object 1 moves right in the first row of cells, 2 in the second."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for object_id in ids:
+        column = 16 * (index % 4)
+        labels[16 * object_id - 16 : 16 * object_id, column : column + 16] = object_id
+    return labels
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A folder of frames, `f0.png` and on, with both objects in each."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(FRAMES):
+        frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+        for object_id, colour in COLOURS.items():
+            frame[expected(index, (object_id,)) > 0] = colour
+        Image.fromarray(frame).save(folder / f"f{index}.png")
+    return folder
+
+
+@pytest.fixture
+def command(make_model, clip: Path, tmp_path: Path):
+    """Runs the command on the clip with further arguments; returns its exit code."""
+    write_mask(tmp_path / "first.png", expected(0, (1, 2)))
+    model = make_model()
+
+    def call(*arguments: str | Path, mask: Path = tmp_path / "first.png") -> int:
+        fixed = ["--engine", model, "--video", clip, "--mask", mask, "--output", tmp_path / "out"]
+        return run.main([str(argument) for argument in [*fixed, *arguments, "--threads", 1]])
+
+    return call
+
+
+def written(tmp_path: Path) -> list[np.ndarray]:
+    return [read_mask(path) for path in sorted((tmp_path / "out" / "masks").iterdir())]
+
+
+def test_masks_and_overlay_are_written(command, tmp_path, capsys):
+    assert command() == 0
+    masks = written(tmp_path)
+    assert len(masks) == FRAMES
+    for index, labels in enumerate(masks):
+        assert np.array_equal(labels, expected(index, (1, 2)))
+    assert sorted(path.stem for path in (tmp_path / "out" / "masks").iterdir())[0] == "f0"
+    video = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
+    summary = capsys.readouterr().out
+    assert f"{FRAMES} frames of 48x64" in summary
+    table = summary.split("ms per frame")[1].split("\n\n")[0]
+    stages = [line.split()[0] for line in table.splitlines()[1:]]
+    assert stages == [
+        "decode", "prepare", "memorize", "encoder", "memory_read", "decoder", "finish", "write",
+        "end",
+    ]  # fmt: skip
+    assert str(tmp_path / "out" / "masks") in summary
+
+
+def test_json(command, capsys):
+    assert command("--json", "--frames", "4") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["frames"] == 4
+    assert report["objects"] == 2
+    assert report["stages"]["end to end"]["frames"] == 3
+    assert report["memory"]["capacity"] == 16
+    assert set(report["results"]) == {"masks", "overlay"}
+
+
+def test_nothing_is_written_on_request(command, tmp_path):
+    assert command("--no-masks", "--no-overlay") == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_chosen_objects(command, tmp_path):
+    assert command("--objects", "2", "--no-overlay") == 0
+    assert np.array_equal(written(tmp_path)[3], expected(3, (2,)))
+
+
+def test_binary_mask(command, tmp_path):
+    white = tmp_path / "white.png"
+    write_mask(white, np.where(expected(0, (1,)) > 0, 255, 0).astype(np.uint8))
+    assert command("--no-overlay", mask=white) == 2
+    assert command("--no-overlay", "--binary-mask", mask=white) == 0
+    assert np.array_equal(written(tmp_path)[3], expected(3, (1,)))
+
+
+def test_folder_of_masks_adds_objects_on_the_way(command, tmp_path, capsys):
+    folder = tmp_path / "given"
+    write_mask(folder / "f0.png", expected(0, (1,)))
+    write_mask(folder / "f3.png", expected(3, (2,)))
+    assert command("--no-overlay", mask=folder) == 0
+    for index, labels in enumerate(written(tmp_path)):
+        assert np.array_equal(labels, expected(index, (1, 2) if index >= 3 else (1,)))
+    assert "masks given for 2 of them" in capsys.readouterr().out
+
+
+def test_chosen_objects_of_a_folder_of_masks(command, tmp_path):
+    folder = tmp_path / "given"
+    write_mask(folder / "f0.png", expected(0, (1,)))
+    write_mask(folder / "f3.png", expected(3, (2,)))
+    assert command("--no-overlay", "--objects", "1", mask=folder) == 0
+    assert np.array_equal(written(tmp_path)[5], expected(5, (1,)))
+
+
+def test_folder_without_first_mask(command, tmp_path, capsys):
+    write_mask(tmp_path / "given" / "f3.png", expected(3, (2,)))
+    assert command(mask=tmp_path / "given") == 2
+    assert "f0.png" in capsys.readouterr().err
+
+
+def test_bad_mask_on_the_way_names_the_file_and_keeps_the_results(command, tmp_path, capsys):
+    folder = tmp_path / "given"
+    write_mask(folder / "f0.png", expected(0, (1,)))
+    write_mask(folder / "f2.png", expected(2, (2,))[:, :-1])
+    assert command(mask=folder) == 2
+    error = capsys.readouterr().err
+    assert "f2.png" in error
+    assert "48x64, found 48x63" in error
+    assert "Traceback" not in error
+    assert len(written(tmp_path)) == 2
+    video = cv2.VideoCapture(str(tmp_path / "out" / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_interrupt_keeps_results_and_reports(command, tmp_path, capsys, monkeypatch):
+    step = Segmenter.step
+
+    def interrupted(self, frame, mask=None, objects=None):
+        if self.memory.frames:
+            raise KeyboardInterrupt
+        return step(self, frame, mask, objects)
+
+    monkeypatch.setattr(Segmenter, "step", interrupted)
+    assert command() == 130
+    captured = capsys.readouterr()
+    assert "2 frames of 48x64" in captured.out
+    assert "interrupted after 2 frames" in captured.err
+    assert len(written(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--engine", "nowhere"),
+        ("--video", "nowhere.mp4"),
+        ("--mask", "nowhere.png"),
+        ("--objects", "9"),
+        ("--size", "8"),
+    ],
+)
+def test_bad_input_is_one_sentence(command, capsys, tmp_path, arguments):
+    assert command(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out" / "overlay.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--frames", "0"),
+        ("--threads", "none"),
+        ("--memory-frames", "0"),
+        ("--size", "48by64"),
+        ("--objects", "one"),
+        ("--device", "abacus"),
+    ],
+)
+def test_wrong_usage(command, capsys, arguments):
+    with pytest.raises(SystemExit) as exit_:
+        command(*arguments)
+    assert exit_.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_settings_reach_the_segmenter(command, monkeypatch, capsys):
+    given = {}
+    create = Segmenter.__init__
+
+    def recording(self, model=None, **arguments):
+        given.update(arguments)
+        create(self, model, **arguments)
+
+    monkeypatch.setattr(Segmenter, "__init__", recording)
+    assert command("--memory-frames", "unlimited", "--memory-every", "2", "--size", "32x48") == 0
+    assert given["memory_frames"] == "unlimited"
+    assert given["memory_every"] == 2
+    assert given["size"] == (32, 48)
+    assert "bank 6/unlimited frames" in capsys.readouterr().out
+
+
+def test_methods_declare_their_options(command, monkeypatch, capsys):
+    given = {}
+
+    class Tuned(STM):
+        options = (
+            Option("top_k", int, 50, "memory tokens read per pixel"),
+            Option("mode", str, "update", "what is memorised", choices=("update", "query")),
+            Option("fast", bool, False, "skip"),
+        )
+
+        def __init__(self, *arguments, **options):
+            given.update(options)
+            super().__init__(*arguments)
+
+    monkeypatch.setitem(trackers.TRACKERS, "stm", Tuned)
+    assert command("--top-k", "3", "--fast", "--frames", "2") == 0
+    assert given == {"top_k": 3, "mode": "update", "fast": True}
+    with pytest.raises(SystemExit):
+        command("--mode", "nonsense")
+    with pytest.raises(SystemExit):
+        run.main(["--help"])
+    assert "memory tokens read per pixel (default: 50)" in capsys.readouterr().out

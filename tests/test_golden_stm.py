@@ -1,0 +1,75 @@
+"""The whole way of an official checkpoint: file, export, Segmenter, numbers of the official loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+import vos_deploy  # noqa: E402
+from tests import golden  # noqa: E402
+from tests.golden import error, needs_golden  # noqa: E402
+from vos_deploy.export.cli import main as export  # noqa: E402
+
+PROBABILITIES, PIXELS = 5e-5, 5e-4
+pytestmark = needs_golden
+
+
+def exported(name: str, folder: Path) -> Path:
+    """Export a checkpoint that looks like the official file."""
+    checkpoint, model = folder / "STM_weights.pth", folder / "stm"
+    state = golden.stm_state(name)
+    torch.save({f"module.{key}": value for key, value in state.items()}, checkpoint)
+    arguments = ["--method", "stm", "--checkpoint", str(checkpoint), "--output", str(model)]
+    assert export(arguments) == 0
+    checkpoint.unlink()
+    return model
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported("stm_original", tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported("stm_training_resnet18", tmp_path_factory.mktemp("retrained"))
+
+
+def check_run(
+    model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2
+) -> None:
+    recorded = golden.arrays("stm")
+    with vos_deploy.Segmenter(model, memory_every=every, memory_frames="unlimited") as segmenter:
+        assert np.array_equal(segmenter.step(frames[0], mask), mask)
+        differing = 0
+        for t, frame in enumerate(frames[1:]):
+            labels = segmenter.step(frame)
+            found = segmenter.probabilities[:, ::4, ::4]
+            assert error(found, recorded[f"{run}prob_f32_s4"][t]) < PROBABILITIES
+            differing += int((labels != recorded[f"{run}mask"][t + 1]).sum())
+        assert differing / frames[1:, ..., 0].size < PIXELS
+
+
+def test_two_objects(original: Path) -> None:
+    check_run(original, "stm/", *golden.clip())
+
+
+@pytest.mark.slow
+def test_size_that_is_no_multiple_of_16(original: Path) -> None:
+    frames, mask = golden.clip()
+    check_run(original, "stm/odd_", frames[:, :237, :425], mask[:237, :425])
+
+
+@pytest.mark.slow
+def test_one_object(original: Path) -> None:
+    frames, mask = golden.clip()
+    check_run(original, "stm/d16_", frames, (mask > 0).astype(np.uint8))
+
+
+def test_retrained_network(retrained: Path) -> None:
+    check_run(retrained, "stan_resnet18/", *golden.clip())

@@ -1,0 +1,123 @@
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vos_deploy.commands import make_parser, progress, run_command, setup_logging
+from vos_deploy.errors import InputError, VosDeployError
+
+
+@pytest.fixture
+def logger():
+    """The package's logger, put back afterwards."""
+    logger = logging.getLogger("vos_deploy")
+    before = logger.handlers, logger.level
+    yield logger
+    logger.handlers, logger.level = before
+
+
+def run_script(script):
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_run_command_returns_what_main_returns(returned, code):
+    assert run_command(lambda argv: returned, []) == code
+
+
+def test_run_command_hands_over_the_arguments(monkeypatch):
+    seen = []
+    run_command(seen.extend, ["--a", "b"])
+    monkeypatch.setattr(sys, "argv", ["program", "c"])
+    run_command(seen.extend)
+    assert seen == ["--a", "b", "c"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(VosDeployError, 1), (InputError, 2)])
+def test_errors_become_one_line_and_their_code(error, code, capsys):
+    def main(argv):
+        raise error("expected this, found that: do so")
+
+    assert run_command(main, []) == code
+    assert capsys.readouterr() == ("", "error: expected this, found that: do so\n")
+
+
+def test_other_exceptions_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda argv: 1 // 0, [])
+
+
+def test_ctrl_c_becomes_130(capsys):
+    def main(argv):
+        raise KeyboardInterrupt
+
+    assert run_command(main, []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_closed_pipe_ends_quietly():
+    script = (
+        "import sys; from vos_deploy.commands import run_command\n"
+        "def main(argv):\n"
+        "    for i in range(100_000): print(i)\n"
+        "sys.exit(run_command(main, []))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE, timeout=30
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (-1, ["error: e"]),
+        (0, ["error: e", "warning: w"]),
+        (1, ["error: e", "warning: w", "info: i"]),
+        (2, ["error: e", "warning: w", "info: i", "debug: d"]),
+        (9, ["error: e", "warning: w", "info: i", "debug: d"]),
+    ],
+)
+def test_verbosity_chooses_what_is_logged(logger, capsys, verbosity, shown):
+    setup_logging(0)
+    setup_logging(verbosity)
+    child = logging.getLogger("vos_deploy.runtime")
+    child.error("e")
+    child.warning("w")
+    child.info("i")
+    child.debug("d")
+    assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in shown))
+
+
+def test_progress_is_silent_without_a_terminal(capsys):
+    assert list(progress(range(3), total=3, description="frames")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_shows_defaults_that_mean_something_and_the_example(capsys):
+    parser = make_parser("vos-deploy-x", "Does x.", "vos-deploy-x --size 480")
+    parser.add_argument("--size", type=int, default=480, help="shorter side")
+    parser.add_argument("--output", help="a folder")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    text = parser.format_help()
+    assert "shorter side (default: 480)" in text
+    assert "None" not in text
+    assert "False" not in text
+    assert text.endswith("example:\n  vos-deploy-x --size 480\n")
+
+
+def test_shared_modules_import_no_engine():
+    script = (
+        "import sys\n"
+        "import vos_deploy.commands, vos_deploy.frames, vos_deploy.masks, vos_deploy.video\n"
+        "print({'torch', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
+    )
+    assert run_script(script).stdout == "set()\n"

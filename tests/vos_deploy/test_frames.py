@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+
+from vos_deploy.errors import InputError
+from vos_deploy.frames import (
+    Padding,
+    check_frame,
+    crop,
+    pad,
+    padding,
+    resize_frame,
+    resize_ids,
+    resize_probabilities,
+    working_size,
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((237, 425), Padding(top=1, bottom=2, left=3, right=4)),
+        ((480, 854), Padding(top=0, bottom=0, left=5, right=5)),
+        ((480, 864), Padding()),
+        ((479, 863), Padding(top=0, bottom=1, left=0, right=1)),
+    ],
+)
+def test_leading_side_gets_the_smaller_half(size, expected):
+    assert padding(*size, stride=16) == expected
+
+
+def test_stride_one_needs_no_padding():
+    assert padding(237, 425, stride=1) == Padding()
+
+
+@pytest.mark.parametrize("shape", [(21, 35, 3), (2, 21, 35), (3, 21, 35)])
+def test_pad_surrounds_with_zeros_and_crop_undoes_it(shape):
+    array = np.random.default_rng(0).integers(1, 255, shape, np.uint8)
+    border = padding(21, 35, 16)
+    padded = pad(array, border)
+    assert padded.shape == ((32, 48, 3) if shape[2] == 3 else (shape[0], 32, 48))
+    assert padded.sum() == array.sum()
+    assert np.array_equal(crop(padded, border), array)
+    assert np.shares_memory(crop(padded, border), padded)
+
+
+def test_pad_clears_what_a_reused_buffer_held():
+    image = np.full((20, 20, 3), 7, np.uint8)
+    out = np.full((32, 32, 3), 9, np.uint8)
+    assert pad(image, padding(20, 20, 16), out) is out
+    assert np.array_equal(out, pad(image, padding(20, 20, 16)))
+
+
+def test_pad_copies_nothing_when_nothing_is_missing():
+    image = np.zeros((32, 32, 3), np.uint8)
+    assert pad(image, Padding()) is image
+
+
+def test_crop_takes_label_maps():
+    labels = np.arange(32 * 32).reshape(32, 32)
+    assert np.array_equal(crop(labels, Padding(1, 2, 3, 4)), labels[1:30, 3:28])
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (None, (720, 1280)),
+        (480, (480, 853)),
+        (1080, (1080, 1920)),
+        ((240, 432), (240, 432)),
+    ],
+)
+def test_working_size(size, expected):
+    assert working_size((720, 1280), size) == expected
+
+
+def test_working_size_scales_the_shorter_side_of_upright_frames():
+    assert working_size((1280, 720), 360) == (640, 360)
+
+
+@pytest.mark.parametrize("size", [0, -480, 8, (8, 64)])
+def test_working_size_refuses_sizes_too_small(size):
+    with pytest.raises(InputError, match="at least 16x16"):
+        working_size((720, 1280), size)
+
+
+def test_shrinking_averages_pixels():
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.all(resize_frame(stripes, (16, 16)) == 100)
+
+
+def test_resized_ids_are_never_mixed():
+    mask = np.zeros((30, 50), np.uint8)
+    mask[:, 25:] = 200
+    for size in [(17, 23), (61, 99)]:
+        resized = resize_ids(mask, size)
+        assert resized.shape == size
+        assert set(np.unique(resized)) == {0, 200}
+
+
+def test_resized_ids_stay_where_they_are():
+    mask = np.zeros((16, 48), np.uint8)
+    mask[:, 16:32] = 1
+    columns = np.flatnonzero(resize_ids(mask, (16, 16))[0])
+    assert list(columns) == [5, 6, 7, 8, 9, 10]  # the middle third, centred
+
+
+def test_resized_probabilities_still_sum_to_one():
+    probabilities = np.random.default_rng(0).random((5, 20, 30), np.float32)
+    probabilities /= probabilities.sum(0)
+    resized = resize_probabilities(probabilities, (33, 47))
+    assert resized.shape == (5, 33, 47)
+    assert resized.dtype == np.float32
+    np.testing.assert_allclose(resized.sum(0), 1, atol=1e-6)
+
+
+def test_check_frame_passes_good_frames_through():
+    frame = np.zeros((16, 16, 3), np.uint8)
+    assert check_frame(frame) is frame
+
+
+def test_check_frame_makes_frames_contiguous():
+    checked = check_frame(np.zeros((20, 30, 3), np.uint8)[:, ::-1])
+    assert checked.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        (None, "NoneType"),
+        ([[0, 0, 0]], "list"),
+        (np.zeros((32, 32, 3), np.float32), "float32"),
+        (np.zeros((32, 32), np.uint8), r"\[32, 32\]"),
+        (np.zeros((3, 32, 32), np.uint8), r"\[3, 32, 32\]"),
+        (np.zeros((32, 32, 4), np.uint8), r"\[32, 32, 4\]"),
+        (np.zeros((15, 32, 3), np.uint8), r"\[15, 32, 3\]"),
+        (np.zeros((0, 0, 3), np.uint8), r"\[0, 0, 3\]"),
+    ],
+)
+def test_check_frame_says_what_it_found(frame, found):
+    with pytest.raises(InputError, match=rf"uint8 \[H, W, 3\].*found.*{found}"):
+        check_frame(frame)

@@ -1,0 +1,150 @@
+"""Frames on their way into a model and back: checks, sizes, resizing, padding.
+
+A frame is uint8 [H, W, 3], RGB. A size is always (height, width).
+"""
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.errors import InputError
+
+Size = tuple[int, int]
+
+# One token of a feature map at stride 16: a smaller frame holds nothing to follow.
+MIN_SIDE = 16
+
+
+class Padding(NamedTuple):
+    """Pixels added on each side of a frame."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+
+
+def check_frame(frame: Any) -> NDArray[np.uint8]:
+    """Return `frame` as a C-contiguous uint8 [H, W, 3] array, copied only if it is not one.
+
+    Raises:
+        InputError: another type, dtype or shape, or a side below 16 pixels.
+    """
+    expected = f"expected a frame of uint8 [H, W, 3] in RGB with sides of at least {MIN_SIDE}"
+    if not isinstance(frame, np.ndarray):
+        raise InputError(f"{expected}, found {type(frame).__name__}: pass a NumPy array")
+    if frame.dtype != np.uint8:
+        raise InputError(f"{expected}, found {frame.dtype}: scale to 0..255 and convert to uint8")
+    if frame.ndim != 3 or frame.shape[2] != 3 or min(frame.shape[:2]) < MIN_SIDE:
+        raise InputError(f"{expected}, found the shape {list(frame.shape)}")
+    return np.ascontiguousarray(frame)
+
+
+def working_size(frame_size: Size, size: int | Size | None) -> Size:
+    """The size a frame is processed at.
+
+    Args:
+        frame_size: (height, width) of the frame.
+        size: an int scales the shorter side to it and keeps the aspect ratio, a pair is taken
+            as (height, width), None keeps the frame's own size.
+
+    Raises:
+        InputError: a side of the result would be below 16 pixels.
+    """
+    if size is None:
+        height, width = frame_size
+    elif isinstance(size, int):
+        scale = size / min(frame_size)
+        height, width = (round(side * scale) for side in frame_size)
+    else:
+        height, width = size
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"expected a working size of at least {MIN_SIDE}x{MIN_SIDE}, "
+            f"found {height}x{width}: ask for a larger one"
+        )
+    return height, width
+
+
+def resize_frame(frame: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resize a frame, uint8 [H, W, 3] -> uint8 [h, w, 3]; the frame itself if the size is right.
+
+    Pixel areas are averaged when shrinking, which linear interpolation would alias.
+    """
+    if frame.shape[:2] == size:
+        return frame
+    shrinking = size[0] * size[1] < frame.shape[0] * frame.shape[1]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, size[::-1], interpolation=method), dtype=np.uint8)
+
+
+def resize_ids(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resize object ids, uint8 [H, W] -> uint8 [h, w], by nearest pixel: ids are never mixed."""
+    if mask.shape == size:
+        return mask
+    # INTER_NEAREST samples pixel corners, which shifts the mask by up to half a pixel.
+    resized = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def resize_probabilities(probabilities: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Resize probabilities linearly, float32 [C, H, W] -> float32 [C, h, w].
+
+    Linear interpolation keeps every pixel's sum over the channels.
+    """
+    if probabilities.shape[1:] == size:
+        return probabilities
+    resized = np.empty((len(probabilities), *size), np.float32)
+    for channel, out in zip(probabilities, resized, strict=True):
+        cv2.resize(channel, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    return resized
+
+
+def padding(height: int, width: int, stride: int) -> Padding:
+    """What brings both sides to a multiple of `stride`.
+
+    The leading side gets the smaller half: 237x425 at stride 16 becomes 240x432 with 1 row above,
+    2 below, 3 columns on the left and 4 on the right.
+    """
+    rows, columns = -height % stride, -width % stride
+    return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+
+
+def pad(array: NDArray[Any], border: Padding, out: NDArray[Any] | None = None) -> NDArray[Any]:
+    """Surround an image [H, W, 3] or a stack [C, H, W] with zeros.
+
+    Args:
+        array: an image is recognised by its three channels at the end.
+        border: what `padding` returned.
+        out: a buffer of the padded shape to fill and return, instead of a new one.
+
+    Returns:
+        The padded array; `array` itself if there is nothing to add and no `out`.
+    """
+    if out is None:
+        if not any(border):
+            return array
+        rows, columns = border.top + border.bottom, border.left + border.right
+        added = (rows, columns, 0) if _is_image(array) else (0, rows, columns)
+        out = np.zeros(
+            [side + more for side, more in zip(array.shape, added, strict=True)], array.dtype
+        )
+    elif any(border):
+        out.fill(0)
+    crop(out, border)[...] = array
+    return out
+
+
+def crop(array: NDArray[Any], border: Padding) -> NDArray[Any]:
+    """The view of a padded image [H, W, 3], stack [C, H, W] or label map [H, W] without padding."""
+    height, width = array.shape[:2] if _is_image(array) else array.shape[-2:]
+    rows = slice(border.top, height - border.bottom)
+    columns = slice(border.left, width - border.right)
+    return array[rows, columns] if _is_image(array) else array[..., rows, columns]
+
+
+def _is_image(array: NDArray[Any]) -> bool:
+    # No confusion with [C, H, W] is possible: a frame is never three pixels wide.
+    return array.ndim == 3 and array.shape[2] == 3

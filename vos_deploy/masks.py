@@ -1,0 +1,223 @@
+"""Label maps: which object each pixel belongs to, uint8 [H, W].
+
+0 is background, 1 to 254 are object ids, 255 is void: a pixel whose owner is not known.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vos_deploy.errors import InputError, VosDeployError
+
+VOID = 255
+
+
+def _palette() -> NDArray[np.uint8]:
+    """The DAVIS colours: bits 0, 1, 2 of an id are the top bits of red, green, blue, and so on."""
+    ids = np.arange(256)[:, None]
+    colours = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        colours |= (ids >> (3 * bit + np.arange(3)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+PALETTE = _palette()
+"""uint8 [256, 3], the RGB colour of each id."""
+
+
+def read_mask(path: str | Path, *, binary: bool = False) -> NDArray[np.uint8]:
+    """Read object ids from an indexed, 8-bit grey or 1-bit PNG.
+
+    Which ids it holds is not judged here: `check_mask` does that for a mask to start from.
+
+    Args:
+        path: the PNG file.
+        binary: every pixel that is not 0 becomes object 1.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        InputError: the file is missing, damaged, no PNG, in colour or of more than 8 bits.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"expected a mask as a PNG file, found none at {path}: check the path")
+    try:
+        with Image.open(path) as image:
+            if image.format != "PNG" or image.mode not in ("1", "L", "P"):
+                raise InputError(
+                    "expected an indexed or 8-bit grey PNG whose pixel values are object ids, "
+                    f"found {image.format} in mode {image.mode} at {path}: save the ids "
+                    "themselves, as PIL.Image.fromarray(ids.astype('uint8')).save('mask.png') does"
+                )
+            mask = np.array(image, dtype=np.uint8)
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"expected a mask as a PNG file, found an unreadable one at {path} ({error}): "
+            "export it again"
+        ) from error
+    return _binarise(mask) if binary else mask
+
+
+def write_mask(path: str | Path, labels: NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W] ids as an indexed PNG in DAVIS colours; whole or not at all.
+
+    Raises:
+        VosDeployError: the file cannot be written, or the disk is full.
+    """
+    image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
+    image.putpalette(PALETTE.tobytes())
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def check_mask(
+    mask: Any, frame_size: tuple[int, int], *, binary: bool = False, name: str = "the mask"
+) -> NDArray[np.uint8]:
+    """Check a mask that objects are to be followed from.
+
+    Args:
+        mask: integer or bool [H, W]; True is object 1.
+        frame_size: (height, width) of the frame it belongs to.
+        binary: every pixel that is not 0 becomes object 1.
+        name: what the messages call it.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        InputError: another shape than the frame's, no integers, ids outside 0..255, no object,
+            or only 0 and 255 without `binary`.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise InputError(f"expected {name} as an array [H, W], found the shape {list(mask.shape)}")
+    if mask.dtype != np.bool_ and not np.issubdtype(mask.dtype, np.integer):
+        raise InputError(
+            f"expected integer object ids in {name}, found {mask.dtype}: convert them to uint8"
+        )
+    if mask.shape != tuple(frame_size):
+        raise InputError(
+            f"expected {name} at the frame's size {_size(frame_size)}, "
+            f"found {_size(mask.shape)} (height x width): "
+            "even one pixel off shifts the objects; make the mask from this very frame"
+        )
+    if binary:
+        mask = _binarise(mask)
+    lowest, highest = int(mask.min()), int(mask.max())
+    if lowest < 0 or highest > VOID:
+        raise InputError(
+            f"expected object ids from 1 to 254 in {name} (0 is background, 255 is void), "
+            f"found {lowest if lowest < 0 else highest}: renumber the objects"
+        )
+    ids = np.ascontiguousarray(mask, np.uint8)
+    if not object_ids(ids):
+        if highest == VOID:
+            raise InputError(
+                f"expected object ids from 1 to 254 in {name}, found only 0 and 255: "
+                "if 255 marks one object, give --binary-mask or pass mask > 0"
+            )
+        raise InputError(
+            f"expected at least one object in {name}, found only background: "
+            "paint object n with the value n"
+        )
+    return ids
+
+
+def object_ids(mask: NDArray[np.uint8]) -> list[int]:
+    """The ids present in uint8 [H, W], ascending; neither background nor void."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    return [int(i) for i in np.flatnonzero(counts[1:VOID]) + 1]
+
+
+def one_hot(mask: NDArray[np.uint8], ids: Sequence[int]) -> NDArray[np.float32]:
+    """One plane of 0 and 1 per slot, background first, then `ids` in their order.
+
+    Void belongs to no slot, not even background. An id that is not asked for is background.
+
+    Args:
+        mask: uint8 [H, W].
+        ids: K object ids.
+
+    Returns:
+        float32 [1 + K, H, W].
+    """
+    planes = np.empty((1 + len(ids), *mask.shape), np.float32)
+    planes[0] = mask != VOID
+    for plane, i in zip(planes[1:], ids, strict=True):
+        np.equal(mask, i, out=plane)
+        planes[0] -= plane
+    return planes
+
+
+def overlay(
+    frame: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    alpha: float = 0.5,
+    outline: bool = True,
+) -> NDArray[np.uint8]:
+    """Paint objects over a frame; background and void stay as they are.
+
+    Args:
+        frame: uint8 [H, W, 3], RGB.
+        labels: uint8 [H, W].
+        alpha: 0 leaves the frame, 1 hides it under the objects' colours.
+        outline: draw a thin white contour just inside each object.
+
+    Returns:
+        uint8 [H, W, 3], RGB; a new array.
+    """
+    painted = cv2.inRange(labels, np.array(1), np.array(VOID - 1))
+    colours = cv2.applyColorMap(labels, PALETTE[:, None])
+    blend = cv2.addWeighted(frame, 1 - alpha, colours, alpha, 0)
+    result = frame.copy()
+    cv2.copyTo(blend, painted, result)
+    if outline:
+        # Where a pixel's neighbourhood holds two labels, objects that touch each other included.
+        borders = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        result[(borders > 0) & (painted > 0)] = 255
+    return result
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` that becomes `path` if the block succeeds.
+
+    The name keeps the suffix, by which writers choose a format. Missing folders are made.
+
+    Raises:
+        VosDeployError: the file cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VosDeployError(
+                f"no room left on the disk for {path}: free some space or write elsewhere"
+            ) from error
+        raise VosDeployError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _binarise(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(mask != 0, dtype=np.uint8)
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,66 @@
+"""ImageNet weights for a trunk, from a file with torchvision's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..errors import ModelError
+from .resnet import Trunk
+
+STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4"}
+
+
+def load_imagenet(trunk: Trunk, path: str | Path) -> None:
+    """Fill `trunk` from a torchvision ResNet state dict (`.pth` or `.safetensors`).
+
+    A file whose batch norms were folded into biased convolutions is taken too: each norm becomes
+    the identity plus that bias. Later stages and the classifier are left out.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no ImageNet weights at {path}")
+    source = (
+        load_file(path)
+        if path.suffix == ".safetensors"
+        else torch.load(path, map_location="cpu", weights_only=True)
+    )
+    state: dict[str, Tensor] = {}
+    for key, value in source.items():
+        first, _, rest = key.partition(".")
+        state[f"{STAGES.get(first, first)}.{rest}"] = value.float()
+    folded = "bn1.weight" not in state
+    own = trunk.state_dict()
+    wanted = [k for k in own if k.split(".")[0] in ("conv1", "bn1", "res2", "res3", "res4")]
+    for key in wanted:
+        if key.endswith("num_batches_tracked"):
+            continue
+        value = _identity_norm(trunk, key, state) if folded else state.get(key)
+        value = state.get(key) if value is None else value
+        if value is None or value.shape != own[key].shape:
+            raise ModelError(f"{path} does not fit the trunk at {key}: is it of another ResNet?")
+        own[key] = value
+    trunk.load_state_dict(own)
+
+
+def _identity_norm(trunk: Trunk, key: str, state: dict[str, Tensor]) -> Tensor | None:
+    """A norm's tensor that makes it `x + bias` of the convolution before it; None elsewhere."""
+    owner, _, leaf = key.rpartition(".")
+    norm = trunk.get_submodule(owner)
+    if not isinstance(norm, torch.nn.BatchNorm2d):
+        return None
+    # bn1 follows conv1, downsample.1 follows downsample.0.
+    head, _, name = owner.rpartition(".")
+    conv = "0" if name == "1" else name.replace("bn", "conv")
+    bias = state.get(f"{head}.{conv}.bias" if head else f"{conv}.bias")
+    if bias is None:
+        return None
+    return {
+        "weight": torch.ones_like(bias),
+        "bias": bias,
+        "running_mean": torch.zeros_like(bias),
+        "running_var": torch.full_like(bias, 1 - norm.eps),
+    }[leaf]

@@ -1,0 +1,600 @@
+"""Where frames come from and where results go.
+
+Decoding and writing run in threads of their own behind short queues, so that both overlap with
+inference, which stays on the caller's thread:
+
+    with open_source("in.mp4") as source, VideoWriter("out.mp4", source.fps) as writer:
+        for frame in source:
+            writer.write(...)
+"""
+
+import functools
+import itertools
+import logging
+import math
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.masks import replacing, write_mask
+
+log = logging.getLogger(__name__)
+
+Frame = NDArray[np.uint8]
+Item = TypeVar("Item")
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+STREAM_SCHEMES = frozenset({"http", "https", "rtsp", "rtsps"})
+
+# Folders of frames, and cameras that do not say: the rate at which DAVIS was annotated.
+DEFAULT_FPS = 24.0
+# Seconds between attempts to get a lost camera or stream back.
+RECONNECT_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+# How long a silent network may hold up one call.
+NETWORK_TIMEOUT_MS = 10_000
+# Below this much free space a video is finished while there still is room for its index.
+RESERVED_BYTES = 16 * 2**20
+# Frames waiting between two threads: enough to even out jitter, little enough to hold in memory.
+QUEUED_FRAMES = 4
+# How often a thread looks whether what it waits for has happened.
+POLL_SECONDS = 0.002
+
+
+class _BoundedQueue(Generic[Item]):
+    """Hands items from one thread to one other, and survives Ctrl-C at any point.
+
+    `queue.Queue` is built from locks in Python: an interrupt between two of its lines can lose a
+    wake-up, and the other thread then waits for ever. `SimpleQueue` hands over in one call each
+    way but knows no limit, so the sender looks for room by itself.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._limit = limit
+
+    def full(self) -> bool:
+        return self._items.qsize() >= self._limit
+
+    def put(self, item: Item) -> None:
+        """Wait for room, then add an item."""
+        while self.full():
+            time.sleep(POLL_SECONDS)
+        self._items.put(item)
+
+    def put_now(self, item: Item) -> None:
+        """Add an item beyond the limit."""
+        self._items.put(item)
+
+    def get(self) -> Item:
+        return self._items.get()
+
+    def drop(self) -> None:
+        """Throw away the oldest item, if there is one."""
+        with suppress(queue.Empty):
+            self._items.get_nowait()
+
+
+def open_source(spec: str | Path) -> "FrameSource":
+    """Open frames by what `spec` names.
+
+    Args:
+        spec: a video file, a folder of images (in natural order), a camera number such as "0",
+            or an rtsp:// or http:// URL.
+
+    Raises:
+        InputError: there is nothing to decode there.
+    """
+    text = str(spec)
+    if text.isdecimal():
+        return _LiveSource(int(text))
+    if "://" in text:
+        return _open_url(text)
+    path = Path(spec)
+    if path.is_dir():
+        return _FolderSource(path)
+    if not path.exists():
+        raise InputError(
+            "expected a video file, a folder of images, a camera number or a stream URL, "
+            f"found nothing at {path}: check the path"
+        )
+    return _VideoSource(path)
+
+
+class FrameSource(ABC, Iterator[Frame]):
+    """Frames in order, each uint8 [H, W, 3], RGB, C-contiguous, a new array.
+
+    A source is an iterator: leaving a loop and starting another one goes on with the next frame.
+    Use it as a context manager, or call `close`, to stop its thread before its end.
+
+    Attributes:
+        size: (height, width) of every frame.
+        fps: frames per second; 24 where the source does not say.
+        count: how many frames are promised, or None; a damaged file may hold fewer.
+    """
+
+    # A live source drops the oldest waiting frame sooner than it falls behind.
+    _live: ClassVar[bool] = False
+
+    def __init__(self, size: tuple[int, int], fps: float, count: int | None) -> None:
+        self.size = size
+        self.fps = fps
+        self.count = count
+        # A frame, an error to raise in the consumer, or None at the end.
+        self._queue = _BoundedQueue[Frame | Exception | None](1 if self._live else QUEUED_FRAMES)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @abstractmethod
+    def _decode(self) -> Iterator[Frame]:
+        """Yield every frame, the first included; runs in the thread."""
+
+    def name(self, index: int) -> str:
+        """What to call the result of frame `index`: its file's stem, or its number."""
+        return f"{index:05d}"
+
+    def __next__(self) -> Frame:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+            self._thread.start()
+        if self._stop.is_set():
+            raise StopIteration
+        item = self._queue.get()
+        if isinstance(item, np.ndarray):
+            return item
+        self.close()
+        if item is None:
+            raise StopIteration
+        raise item
+
+    def close(self) -> None:
+        """Stop decoding; calling it again does nothing."""
+        self._stop.set()
+        if self._thread is not None:
+            # A thread held up by a silent network ends by itself at its time-out.
+            self._thread.join(timeout=2)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            for frame in self._decode():
+                self._put(frame)
+                if self._stop.is_set():
+                    return
+            self._put(None)
+        except Exception as error:
+            self._put(error)
+
+    def _put(self, item: Frame | Exception | None) -> None:
+        if self._live and self._queue.full():
+            self._queue.drop()
+        while self._queue.full():
+            if self._stop.wait(POLL_SECONDS):
+                return
+        self._queue.put(item)
+
+    def _check_size(self, frame: Frame, where: str) -> None:
+        if frame.shape[:2] != self.size:
+            raise InputError(
+                f"expected frames of {_size(self.size)} like the first one, "
+                f"found {_size(frame.shape)} at {where}: bring all frames to one size"
+            )
+
+
+class _FolderSource(FrameSource):
+    """The images of a folder, in natural order: frame 2 comes before frame 10."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _image_files(folder)
+        size = _read_image(self._files[0]).shape
+        super().__init__((size[0], size[1]), DEFAULT_FPS, len(self._files))
+
+    def name(self, index: int) -> str:
+        return self._files[index].stem
+
+    def _decode(self) -> Iterator[Frame]:
+        for file in self._files:
+            frame = _read_image(file)
+            self._check_size(frame, str(file))
+            yield frame
+
+
+class _VideoSource(FrameSource):
+    """A video file, or a URL that announces its length as a file does."""
+
+    _advice: ClassVar[str] = "check that it plays, or convert it to H.264 in MP4"
+
+    def __init__(self, target: Path | str | int) -> None:
+        self._target = target
+        self._label = _label(target)
+        self._capture = _open_capture(target)
+        self._first = _read(self._capture)
+        if self._first is None:
+            raise InputError(
+                f"expected a video, found nothing that can be decoded in {self._label}: "
+                f"{self._advice}"
+            )
+        height, width = self._first.shape[:2]
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        super().__init__(
+            (height, width),
+            fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS,
+            int(count) if math.isfinite(count) and count > 0 else None,
+        )
+
+    def close(self) -> None:
+        super().close()
+        if self._thread is None or not self._thread.is_alive():
+            self._capture.release()
+
+    def _decode(self) -> Iterator[Frame]:
+        decoded = 0
+        for frame in self._frames():
+            decoded += 1
+            yield frame
+        # Containers miscount by a frame or two; only a real loss deserves a warning.
+        if self.count is not None and decoded < min(0.98 * self.count, self.count - 2):
+            log.warning(
+                "%s promises %d frames, but only %d could be decoded: it may be cut short",
+                self._label,
+                self.count,
+                decoded,
+            )
+
+    def _frames(self) -> Iterator[Frame]:
+        """The frames up to the first that cannot be decoded."""
+        frame, self._first = self._first, None
+        for index in itertools.count():
+            if frame is None:
+                return
+            self._check_size(frame, f"frame {index} of {self._label}")
+            yield frame
+            frame = _read(self._capture)
+
+
+class _LiveSource(_VideoSource):
+    """A camera or a stream: reconnects when it goes away, and ends when it stays away."""
+
+    _live = True
+    _advice = "check that it is connected, that nothing else uses it and that access is allowed"
+
+    def _decode(self) -> Iterator[Frame]:
+        yield from self._frames()
+        while self._reconnect():
+            yield from self._frames()
+
+    def _reconnect(self) -> bool:
+        for attempt, delay in enumerate(RECONNECT_DELAYS, start=1):
+            log.warning(
+                "%s went away, trying again in %g s (%d of %d)",
+                self._label,
+                delay,
+                attempt,
+                len(RECONNECT_DELAYS),
+            )
+            if self._stop.wait(delay):
+                return False
+            self._capture.release()
+            self._capture = _open_capture(self._target)
+            self._first = _read(self._capture)
+            if self._first is not None:
+                log.warning("%s is back", self._label)
+                return True
+        log.warning("%s stays away: ending here", self._label)
+        return False
+
+
+def _open_url(url: str) -> FrameSource:
+    scheme = url.partition("://")[0].lower()
+    if scheme not in STREAM_SCHEMES:
+        raise InputError(
+            f"expected a URL of {', '.join(sorted(STREAM_SCHEMES))}, found {_label(url)}: "
+            "give a path without a scheme for a file"
+        )
+    source = _LiveSource(url)
+    if source.count is None:
+        return source
+    # What has a length has an end: reconnecting would start it again, and no frame may be dropped.
+    source.close()
+    return _VideoSource(url)
+
+
+@functools.cache
+def _silence_cv2() -> None:
+    """Keep cv2 and FFmpeg from printing about bad files: the caller gets one clear sentence.
+
+    Whoever sets OpenCV's own variables for this gets its output.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _open_capture(target: Path | str | int) -> cv2.VideoCapture:
+    _silence_cv2()
+    if isinstance(target, int):
+        return cv2.VideoCapture(target)
+    if isinstance(target, Path):
+        return cv2.VideoCapture(str(target))
+    timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    options = [value for key in timeouts for value in (key, NETWORK_TIMEOUT_MS)]
+    return cv2.VideoCapture(target, cv2.CAP_FFMPEG, options)
+
+
+def _frame_count(target: Path) -> int:
+    """How many frames a video file promises; 0 if it cannot be opened."""
+    capture = _open_capture(target)
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+    capture.release()
+    return int(count)
+
+
+def _read(capture: cv2.VideoCapture) -> Frame | None:
+    decoded, frame = capture.read()
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8) if decoded else None
+
+
+def _label(target: Path | str | int) -> str:
+    """What messages call a source; a password in a URL stays out of them."""
+    if isinstance(target, int):
+        return f"camera {target}"
+    return re.sub(r"://[^/@]*@", "://", str(target))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(
+        (
+            file
+            for file in folder.iterdir()
+            # A leading dot: thumbnails and what unfinished writes left behind.
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        ),
+        key=_natural,
+    )
+    if not files:
+        raise InputError(
+            f"expected a folder of images, found none in {folder}: "
+            f"frames end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        other = by_stem.setdefault(file.stem, file)
+        if other is not file:
+            raise InputError(
+                f"expected one image per name in {folder}, found {other.name} and {file.name}: "
+                "their results would have the same name; keep masks in a folder of their own"
+            )
+    return files
+
+
+def _natural(file: Path) -> list[Any]:
+    """A sort key that compares the numbers in a name as numbers."""
+    # With a group, split alternates text and digits, so equal positions have equal types.
+    return [
+        int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", file.name)
+    ]
+
+
+def _read_image(file: Path) -> Frame:
+    # Pillow and not cv2: it refuses a cut JPEG, which cv2 fills up with grey.
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
+            upright = ImageOps.exif_transpose(image)
+            return np.array(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"expected an 8-bit image, found an unreadable one at {file} ({error}): "
+            "replace it or remove it"
+        ) from error
+
+
+class _BackgroundWriter(ABC, Generic[Item]):
+    """Writes what it is given in a thread; an error there is raised by the next call here."""
+
+    def __init__(self) -> None:
+        self._queue = _BoundedQueue[Item | None](QUEUED_FRAMES)
+        self._error: Exception | None = None
+        self._closed = False
+        self._done = False
+        threading.Thread(target=self._run, name="write", daemon=True).start()
+
+    @abstractmethod
+    def _consume(self, items: Iterator[Item]) -> None:
+        """Write every item; runs in the thread."""
+
+    def close(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            VosDeployError: something could not be written.
+        """
+        if not self._closed:
+            self._queue.put_now(None)
+            self._closed = True
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._wait()  # the few items left are quickly written; without them a file is lost
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Also when the block failed or was interrupted: results so far are complete files.
+        try:
+            self.close()
+        except VosDeployError as failure:
+            if error is None:
+                raise
+            if failure is not error:
+                log.warning("%s", failure)
+
+    def _wait(self) -> None:
+        # Not `Thread.join`: before Python 3.13 an interrupted one takes the thread for ended.
+        while not self._done:
+            time.sleep(POLL_SECONDS)
+
+    def _submit(self, item: Item) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise RuntimeError("this writer is closed")
+        self._queue.put(item)
+
+    def _run(self) -> None:
+        items = self._items()
+        try:
+            self._consume(items)
+        except Exception as error:
+            self._error = error
+            # The caller must not wait for room in a queue that nobody empties.
+            for _ in items:
+                pass
+        finally:
+            self._done = True
+
+    def _items(self) -> Iterator[Item]:
+        while (item := self._queue.get()) is not None:
+            yield item
+
+
+class VideoWriter(_BackgroundWriter[Frame]):
+    """Writes frames to an MP4 file, which appears under its name when the writer is closed.
+
+    An odd last row or column is dropped: MPEG-4 video has even sides. Without a frame there is
+    no file. When the disk fills up, the frames so far are kept and the next call raises.
+
+    Args:
+        path: the file, ending in .mp4; its folder is made.
+        fps: frames per second.
+
+    Raises:
+        InputError: another suffix, a folder of that name, or no positive rate.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self._path = Path(path)
+        self._fps = fps
+        self._shape: tuple[int, ...] | None = None
+        if self._path.suffix.lower() != ".mp4" or self._path.is_dir():
+            raise InputError(f"expected the name of an .mp4 file to write, found {path}")
+        if not (math.isfinite(fps) and fps > 0):
+            raise InputError(f"expected a positive number of frames per second, found {fps}")
+        super().__init__()
+
+    def write(self, frame: Frame) -> None:
+        """Add a frame, uint8 [H, W, 3], RGB; the array is copied.
+
+        Raises:
+            InputError: another size than the first frame's.
+            VosDeployError: the file cannot be written, or the disk is full.
+        """
+        self._shape = self._shape or frame.shape
+        if frame.shape != self._shape:
+            raise InputError(
+                f"expected frames of {_size(self._shape)} like the first one, "
+                f"found {_size(frame.shape)}: a video has one size"
+            )
+        self._submit(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8))
+
+    def _consume(self, items: Iterator[Frame]) -> None:
+        first = next(items, None)
+        if first is None:
+            return
+        with replacing(self._path) as temporary:
+            written, complete = self._encode(temporary, first, items)
+            # cv2 does not report a failed write; it shows in the finished file.
+            if written == 0 or _frame_count(temporary) < written:
+                raise VosDeployError(
+                    f"cannot write {self._path} completely: check how much room the disk has"
+                )
+        if not complete:
+            raise VosDeployError(
+                f"no room left on the disk: {self._path} ends after {written} frames; "
+                "free some space or write elsewhere"
+            )
+
+    def _encode(self, path: Path, first: Frame, rest: Iterator[Frame]) -> tuple[int, bool]:
+        """Write frames as long as there is room; how many, and whether that was all."""
+        path.touch()  # says why if it fails, which cv2 does not
+        _silence_cv2()
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(path), codec, self._fps, first.shape[1::-1])
+        written = 0
+        try:
+            for frame in itertools.chain([first], rest):
+                if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
+                    return written, False
+                writer.write(frame)
+                written += 1
+        finally:
+            writer.release()
+        return written, True
+
+
+class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
+    """Writes label maps as indexed PNG files into a folder, each whole or not at all.
+
+    Args:
+        folder: where; made if it is missing.
+
+    Raises:
+        InputError: `folder` is a file.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise InputError(f"expected a folder to write masks to, found a file at {folder}")
+        super().__init__()
+
+    def write(self, name: str, labels: NDArray[np.uint8]) -> None:
+        """Write uint8 [H, W] ids to `<folder>/<name>.png`; the array is copied.
+
+        Raises:
+            VosDeployError: an earlier file could not be written, or the disk is full.
+        """
+        self._submit((self._folder / f"{name}.png", labels.copy()))
+
+    def _consume(self, items: Iterator[tuple[Path, NDArray[np.uint8]]]) -> None:
+        for path, labels in items:
+            write_mask(path, labels)
+
+
+def _size(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]}"
