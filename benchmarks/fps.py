@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_pytorch:
         eager = _import_eager()
         network = eager.load_network(bundle, args.checkpoint)
-        facts["PyTorch"] = eager.set_up(args.threads)
+        weights = args.checkpoint.name if args.checkpoint else "random"
+        facts["PyTorch"] = {**eager.set_up(args.threads), "weights": weights}
     rows = []
     for objects, memory in product(args.objects, args.memory):
         with Segmenter(bundle.folder, memory_every=1, memory_frames=memory, **options) as segmenter:

@@ -29,18 +29,37 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--method", required=True, choices=["stm"], help="method of the checkpoint")
-    add("--checkpoint", type=Path, help="official or own weights, .pth or .safetensors; left out: "
-        "the demonstration weights that ship with the package")
+    add(
+        "--checkpoint",
+        type=Path,
+        help="official or own weights, .pth or .safetensors; left out: "
+        "the demonstration weights that ship with the package",
+    )
     add("--output", type=Path, help="model folder to write; left out: the name of the method")
     add("--size", default="any", help="HxW to fix the graphs to, such as 480x854, or any")
-    add("--short-side", type=int, help="with --size any: frames are resized so that their shorter "
-        "side is this long; left out: they keep their size")
-    add("--precision", choices=("fp32", "fp16"), default="fp32", help="fp16: typed half precision, "
-        "for GPUs; softmax and aggregation stay fp32")
-    add("--half-storage", action="store_true", help="store fp32 weights as fp16: half the size, "
-        "weights rounded to 11 bits")
-    add("--memory-every", type=int, default=5, help="default of the model: every which frame is "
-        "kept in memory")
+    add(
+        "--short-side",
+        type=int,
+        help="with --size any: frames are resized so that their shorter "
+        "side is this long; left out: they keep their size",
+    )
+    add(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16: typed half precision, for GPUs; softmax and aggregation stay fp32",
+    )
+    add(
+        "--half-storage",
+        action="store_true",
+        help="store fp32 weights as fp16: half the size, weights rounded to 11 bits",
+    )
+    add(
+        "--memory-every",
+        type=int,
+        default=5,
+        help="default of the model: every which frame is kept in memory",
+    )
     add("--memory-frames", type=int, default=8, help="default of the model: most frames in memory")
     add("--licence", help="licence of the weights, for the manifest")
     add("--json", action="store_true", help="print the errors as JSON")

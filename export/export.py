@@ -92,7 +92,6 @@ def export(
     bundle = Bundle(
         method=model.method,
         config=model.config,
-        stride=1,
         precision=options.precision,
         size=options.size,
         short_side=options.short_side,

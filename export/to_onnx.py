@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -42,6 +42,7 @@ def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:
             external_data=False,
             verbose=False,
         )
+    assert program is not None  # None is for another mode of the exporter
     model = program.model_proto
     add_functions(model)
     name_dimensions(model, spec, fixed_size)

@@ -8,12 +8,12 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import ModelProto
 
 from vos_deploy.frames import resize_frame, resize_ids
 from vos_deploy.masks import object_ids, one_hot, read_mask
+from vos_deploy.onnx_runtime import import_onnxruntime
 from vos_deploy.video import open_source
 
 from .graph import Array, GraphSpec, Run
@@ -48,7 +48,9 @@ class Comparison:
 
     def __str__(self) -> str:
         verdict = "ok" if self.passed else "OUT OF TOLERANCE"
-        return f"{self.output:26s} error {self.error:.1e}  tolerance {self.tolerance:.0e}  {verdict}"
+        return (
+            f"{self.output:26s} error {self.error:.1e}  tolerance {self.tolerance:.0e}  {verdict}"
+        )
 
 
 def sample_clip(size: tuple[int, int] | None) -> tuple[list[Array], Array]:
@@ -74,6 +76,7 @@ def compare(
 
     `specs` hold the float32 modules, `models` the graphs exported from them.
     """
+    onnxruntime = import_onnxruntime()
     sessions = {
         name: onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -84,7 +87,9 @@ def compare(
 
     def in_pytorch(name: str, inputs: Arrays) -> Arrays:
         with torch.inference_mode():
-            result = specs[name].module(*(torch.from_numpy(inputs[key]) for key in specs[name].inputs))
+            result = specs[name].module(
+                *(torch.from_numpy(inputs[key]) for key in specs[name].inputs)
+            )
         result = result if isinstance(result, tuple) else (result,)
         expected = {k: v.numpy() for k, v in zip(specs[name].outputs, result, strict=True)}
         for output, array in in_onnxruntime(name, inputs).items():

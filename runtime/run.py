@@ -21,7 +21,8 @@ from vos_deploy.commands import (
     setup_logging,
 )
 from vos_deploy.masks import check_mask, object_ids, overlay, read_mask
-from vos_deploy.video import FrameSource, MaskFolderWriter, VideoWriter, open_source
+from vos_deploy.video import FrameSource, open_source
+from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
 from .backends import DEVICES
 from .report import Report, StageTimes

@@ -157,8 +157,7 @@ class Segmenter:
         if self._geometry is None or self._tracker is None:
             raise InputError("there are no probabilities before the first step")
         if self._probabilities is None:
-            restored = self._geometry.restore(self._tracker.estimate())
-            self._probabilities = np.ascontiguousarray(restored)
+            self._probabilities = self._geometry.restore(self._tracker.estimate())
         return self._probabilities
 
     @property
@@ -211,9 +210,9 @@ class Segmenter:
         """Geometry and tracker of the video, made by its first frame."""
         size = frame.shape[0], frame.shape[1]
         if self._geometry is None or self._tracker is None:
-            geometry = Geometry(size, self._size, self.bundle.stride)
+            geometry = Geometry(size, self._size)
             self._tracker = self._tracker_type(
-                self._backend, geometry.padded, self._policy, **self._options
+                self._backend, geometry.working, self._policy, **self._options
             )
             self._geometry = geometry
         elif size != self._geometry.frame:
@@ -252,7 +251,7 @@ class Segmenter:
         if not self._objects.ids:
             return np.zeros(geometry.frame, np.uint8)
         if self._probabilities is None and not geometry.resizes:
-            return self._objects.labels(geometry.crop(tracker.label_map()))
+            return self._objects.labels(tracker.label_map())
         return self._objects.labels(most_likely(self.probabilities))
 
 

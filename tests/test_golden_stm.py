@@ -1,4 +1,4 @@
-"""The whole way of an official checkpoint: file, export, Segmenter, numbers of the official loop."""
+"""The whole way of an official checkpoint: file, export, Segmenter, the official numbers."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported("stm_training_resnet18", tmp_path_factory.mktemp("retrained"))
 
 
-def check_run(
-    model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2
-) -> None:
+def check_run(model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2) -> None:
     recorded = golden.arrays("stm")
     with vos_deploy.Segmenter(model, memory_every=every, memory_frames="unlimited") as segmenter:
         assert np.array_equal(segmenter.step(frames[0], mask), mask)

@@ -62,7 +62,7 @@ def test_engine_neutral_folders_name_no_framework() -> None:
     "statement",
     [
         "import vos_deploy; vos_deploy.__version__; vos_deploy.Segmenter",
-        "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.video",
+        "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.runtime.backends.ort, vos_deploy.runtime.trackers.stm",
     ],
 )

@@ -46,7 +46,7 @@ def translation(offset: Any) -> NDArray[np.float64]:
 
 
 def warp(image: Image, matrix: NDArray[np.float64], size: tuple[int, int]) -> Image:
-    """uint8 [H, W, 3] (linear) or ids uint8 [H, W] (nearest) through `matrix` onto `size` (h, w)."""
+    """uint8 [H, W, 3] (linear) or ids [H, W] (nearest) through `matrix` onto `size` (h, w)."""
     ids = image.ndim == 2
     warped = cv2.warpAffine(
         image,

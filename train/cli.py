@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from vos_deploy.models import METHODS, STM, create, load_checkpoint, load_weight
 from vos_deploy.models.imagenet import load_imagenet
 
 from .clips import ClipMixture, StillClips, VideoClips
-from .loop import Settings, Trainer, seed_everything
+from .loop import Settings, Trainer
 from .losses import LOSSES
 from .stm import STMTask
 
@@ -37,27 +38,45 @@ def parser() -> argparse.ArgumentParser:
 
     network = parser.add_argument_group("network").add_argument
     network("--backbone", default="resnet50", help="resnet18, resnet34, resnet50 or resnet101")
-    network("--stem", choices=("others", "background"), default="others", help="what the memory "
-            "encoder sees beside the mask: the other objects, or 1 - mask")
+    network(
+        "--stem",
+        choices=("others", "background"),
+        default="others",
+        help="what the memory encoder sees beside the mask: the other objects, or 1 - mask",
+    )
     network("--key-dim", type=int, default=128, help="channels of the keys")
     network("--value-dim", type=int, default=512, help="channels of the values")
     network("--decoder-width", type=int, default=256, help="channels of the decoder")
     network("--imagenet", type=Path, help="ResNet weights by torchvision's names, for both trunks")
     network("--initial", type=Path, help="checkpoint of the same network to start from")
-    network("--freeze", default="", help="comma-separated prefixes of parameters that stay, such "
-            "as Encoder_Q.conv1,Encoder_Q.bn1,Encoder_Q.res2")
+    network(
+        "--freeze",
+        default="",
+        help="comma-separated prefixes of parameters that stay, such "
+        "as Encoder_Q.conv1,Encoder_Q.bn1,Encoder_Q.res2",
+    )
 
     data = parser.add_argument_group("data").add_argument
     data("--stills", type=Path, nargs="+", default=[], help="still-image sets (image/ and mask/)")
     data("--davis", type=Path, nargs="+", default=[], help="folders in the DAVIS layout")
     data("--youtube", type=Path, nargs="+", default=[], help="folders in the YouTube-VOS layout")
-    data("--video-share", type=float, default=0.5, help="share of clips from videos, where there "
-         "are stills too")
+    data(
+        "--video-share",
+        type=float,
+        default=0.5,
+        help="share of clips from videos, where there are stills too",
+    )
     data("--crop", type=int, default=384, help="side of the training crop, a multiple of 16")
     data("--frames", type=int, default=3, help="frames of a clip")
     data("--objects", type=int, default=3, help="most objects of a clip")
-    data("--skip", type=int, nargs=2, default=(0, 25), metavar=("FIRST", "LAST"), help="most "
-         "frames left out between two of a clip, growing over the first half of the run")
+    data(
+        "--skip",
+        type=int,
+        nargs=2,
+        default=(0, 25),
+        metavar=("FIRST", "LAST"),
+        help="most frames left out between two of a clip, growing over the first half of the run",
+    )
 
     learning = parser.add_argument_group("learning").add_argument
     learning("--iterations", type=int, default=100_000, help="optimiser steps")
@@ -68,12 +87,20 @@ def parser() -> argparse.ArgumentParser:
     learning("--warm-up", type=int, default=0, help="steps of rising learning rate")
     learning("--schedule", choices=("constant", "cosine"), default="constant", help="after that")
     learning("--loss", choices=LOSSES, default="ce", help="cross-entropy, IoU loss or their sum")
-    learning("--bootstrap", type=float, default=1.0, help="share of pixels, the hardest, that "
-             "count in the cross-entropy")
+    learning(
+        "--bootstrap",
+        type=float,
+        default=1.0,
+        help="share of pixels, the hardest, that count in the cross-entropy",
+    )
     learning("--bootstrap-from", type=int, default=0, help="step before which all pixels count")
     learning("--clip-gradient", type=float, default=0.0, help="largest gradient norm; 0: any")
-    learning("--average", type=float, default=0.0, help="decay of the moving average of the "
-             "weights that is saved for export; 0: none")
+    learning(
+        "--average",
+        type=float,
+        default=0.0,
+        help="decay of the moving average of the weights that is saved for export; 0: none",
+    )
     learning("--amp", choices=("none", "fp16", "bf16"), default="none", help="mixed precision")
     learning("--workers", type=int, default=2, help="processes that prepare clips")
     learning("--threads", type=int, default=0, help="CPU threads; 0: all")
@@ -110,7 +137,8 @@ def train(args: argparse.Namespace) -> None:
         raise InputError(f"--batch {args.batch} cannot be taken in --accumulate {args.accumulate}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    seed_everything(args.seed)
+    # Clips draw from their own generators: this is for the initial weights.
+    torch.manual_seed(args.seed)
     settings = Settings(
         iterations=args.iterations,
         batch=args.batch,
@@ -142,11 +170,10 @@ def train(args: argparse.Namespace) -> None:
     Trainer(STMTask(model, args.loss, args.bootstrap), model, clips, settings, args.output).train()
 
 
-def main(argv: list[str] | None = None) -> int:
-    def command(arguments: list[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    def command(arguments: Sequence[str]) -> None:
         args = parser().parse_args(arguments)
         setup_logging(1)
         train(args)
 
     return run_command(command, argv)
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -206,14 +206,17 @@ class ClipMixture(torch.utils.data.Dataset[dict[str, Tensor]]):
             slots = None if clip is None else choose_objects(rng, clip[0][1], self.objects)
             if clip is not None and slots:
                 return to_tensors(clip, slots, self.objects)
-        raise InputError("100 draws gave no clip with an object in its first frame: check the masks")
+        raise InputError(
+            "100 draws gave no clip with an object in its first frame: check the masks"
+        )
 
 
 def choose_objects(rng: Rng, first: Image, most: int) -> list[int]:
     """Up to `most` ids of the first mask that are large enough to follow, in random slots."""
     ids, areas = np.unique(first, return_counts=True)
     fit = [
-        int(i) for i, area in zip(ids, areas, strict=True)
+        int(i)
+        for i, area in zip(ids, areas, strict=True)
         if i not in (0, VOID) and area >= SMALLEST_OBJECT
     ]
     return [int(i) for i in rng.permutation(fit)[:most]]
@@ -246,7 +249,9 @@ def collate(clips: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def find_pairs(root: Path) -> list[tuple[Path, Path]]:
     images, masks = root / "image", root / "mask"
     if not images.is_dir() or not masks.is_dir():
-        raise InputError(f"{root} is no still-image set: expected the folders image/ and mask/ in it")
+        raise InputError(
+            f"{root} is no still-image set: expected the folders image/ and mask/ in it"
+        )
     by_stem = {path.stem: path for path in masks.iterdir()}
     pairs = [
         (path, by_stem[path.stem])

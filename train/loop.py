@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ class Trainer:
         self.settings, self.output = settings, output
         device = self.processes.device
         # oneDNN and cuDNN convolutions both run faster channels-last.
-        task.to(device, memory_format=torch.channels_last)
+        task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         task.train()
         for name, parameter in model.named_parameters():
             parameter.requires_grad = not name.startswith(settings.frozen)
@@ -226,6 +225,7 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.last)
         final = self.averaged.module if self.averaged is not None else self.model
+        assert isinstance(final, STM)
         save_checkpoint(self.output / "model.safetensors", final, half=True)
 
     def resume(self) -> None:
@@ -252,9 +252,3 @@ def _one_thread(worker: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-
-
-def seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)

@@ -55,18 +55,15 @@ class MemoryDefaults:
 class Bundle:
     """A model folder: what its manifest says, and where it lies.
 
-    size: (H, W) the graphs are fixed to, before padding; None if they take any size.
+    size: (H, W) of the image the graphs are fixed to; None if they take any size.
     short_side: working size of a model of any size, as the length of the shorter side in pixels;
         None for the frame's own size.
-    stride: the graphs take images whose sides are multiples of this; 1 if they pad inside. A
-        method that memorises probabilities has to: the official code cuts the padding off first.
     max_objects: None for no limit.
     checkpoint: `name` and `sha256` of the weights the graphs were exported from.
     """
 
     method: str
     precision: str
-    stride: int
     graphs: dict[str, Graph]
     config: dict[str, Any] = field(default_factory=dict)
     size: tuple[int, int] | None = None
@@ -140,7 +137,6 @@ class Bundle:
         return cls(
             method=top.required("method", str),
             precision=top.required("precision", str),
-            stride=top.required("stride", int),
             graphs={
                 name: _graph(_Fields(graph, folder))
                 for name, graph in top.required("graphs", dict).items()

@@ -1,9 +1,9 @@
-"""Frames on their way into a model and back: checks, sizes, resizing, padding.
+"""Frames on their way into a model and back: checks, sizes, resizing.
 
 A frame is uint8 [H, W, 3], RGB. A size is always (height, width).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,15 +15,6 @@ Size = tuple[int, int]
 
 # One token of a feature map at stride 16: a smaller frame holds nothing to follow.
 MIN_SIDE = 16
-
-
-class Padding(NamedTuple):
-    """Pixels added on each side of a frame."""
-
-    top: int = 0
-    bottom: int = 0
-    left: int = 0
-    right: int = 0
 
 
 def check_frame(frame: Any) -> NDArray[np.uint8]:
@@ -100,51 +91,3 @@ def resize_probabilities(probabilities: NDArray[np.float32], size: Size) -> NDAr
     for channel, out in zip(probabilities, resized, strict=True):
         cv2.resize(channel, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
     return resized
-
-
-def padding(height: int, width: int, stride: int) -> Padding:
-    """What brings both sides to a multiple of `stride`.
-
-    The leading side gets the smaller half: 237x425 at stride 16 becomes 240x432 with 1 row above,
-    2 below, 3 columns on the left and 4 on the right.
-    """
-    rows, columns = -height % stride, -width % stride
-    return Padding(rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-
-
-def pad(array: NDArray[Any], border: Padding, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Surround an image [H, W, 3] or a stack [C, H, W] with zeros.
-
-    Args:
-        array: an image is recognised by its three channels at the end.
-        border: what `padding` returned.
-        out: a buffer of the padded shape to fill and return, instead of a new one.
-
-    Returns:
-        The padded array; `array` itself if there is nothing to add and no `out`.
-    """
-    if out is None:
-        if not any(border):
-            return array
-        rows, columns = border.top + border.bottom, border.left + border.right
-        added = (rows, columns, 0) if _is_image(array) else (0, rows, columns)
-        out = np.zeros(
-            [side + more for side, more in zip(array.shape, added, strict=True)], array.dtype
-        )
-    elif any(border):
-        out.fill(0)
-    crop(out, border)[...] = array
-    return out
-
-
-def crop(array: NDArray[Any], border: Padding) -> NDArray[Any]:
-    """The view of a padded image [H, W, 3], stack [C, H, W] or label map [H, W] without padding."""
-    height, width = array.shape[:2] if _is_image(array) else array.shape[-2:]
-    rows = slice(border.top, height - border.bottom)
-    columns = slice(border.left, width - border.right)
-    return array[rows, columns] if _is_image(array) else array[..., rows, columns]
-
-
-def _is_image(array: NDArray[Any]) -> bool:
-    # No confusion with [C, H, W] is possible: a frame is never three pixels wide.
-    return array.ndim == 3 and array.shape[2] == 3

@@ -1,11 +1,11 @@
-"""Where frames come from and where results go.
+"""Where frames come from: video files, folders of images, cameras and streams.
 
-Decoding and writing run in threads of their own behind short queues, so that both overlap with
-inference, which stays on the caller's thread:
+Decoding runs in a thread of its own behind a short queue, so that it overlaps with inference,
+which stays on the caller's thread:
 
-    with open_source("in.mp4") as source, VideoWriter("out.mp4", source.fps) as writer:
+    with open_source("in.mp4") as source:
         for frame in source:
-            writer.write(...)
+            ...
 """
 
 import functools
@@ -15,7 +15,6 @@ import math
 import os
 import queue
 import re
-import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -30,8 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vos_deploy.errors import InputError, VosDeployError
-from vos_deploy.masks import replacing, write_mask
+from vos_deploy.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +45,13 @@ DEFAULT_FPS = 24.0
 RECONNECT_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How long a silent network may hold up one call.
 NETWORK_TIMEOUT_MS = 10_000
-# Below this much free space a video is finished while there still is room for its index.
-RESERVED_BYTES = 16 * 2**20
 # Frames waiting between two threads: enough to even out jitter, little enough to hold in memory.
 QUEUED_FRAMES = 4
 # How often a thread looks whether what it waits for has happened.
 POLL_SECONDS = 0.002
 
 
-class _BoundedQueue(Generic[Item]):
+class BoundedQueue(Generic[Item]):
     """Hands items from one thread to one other, and survives Ctrl-C at any point.
 
     `queue.Queue` is built from locks in Python: an interrupt between two of its lines can lose a
@@ -135,7 +131,7 @@ class FrameSource(ABC, Iterator[Frame]):
         self.fps = fps
         self.count = count
         # A frame, an error to raise in the consumer, or None at the end.
-        self._queue = _BoundedQueue[Frame | Exception | None](1 if self._live else QUEUED_FRAMES)
+        self._queue = BoundedQueue[Frame | Exception | None](1 if self._live else QUEUED_FRAMES)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -231,7 +227,7 @@ class _VideoSource(FrameSource):
     def __init__(self, target: Path | str | int) -> None:
         self._target = target
         self._label = _label(target)
-        self._capture = _open_capture(target)
+        self._capture = open_capture(target)
         self._first = _read(self._capture)
         if self._first is None:
             raise InputError(
@@ -300,7 +296,7 @@ class _LiveSource(_VideoSource):
             if self._stop.wait(delay):
                 return False
             self._capture.release()
-            self._capture = _open_capture(self._target)
+            self._capture = open_capture(self._target)
             self._first = _read(self._capture)
             if self._first is not None:
                 log.warning("%s is back", self._label)
@@ -325,7 +321,7 @@ def _open_url(url: str) -> FrameSource:
 
 
 @functools.cache
-def _silence_cv2() -> None:
+def silence_cv2() -> None:
     """Keep cv2 and FFmpeg from printing about bad files: the caller gets one clear sentence.
 
     Whoever sets OpenCV's own variables for this gets its output.
@@ -335,8 +331,9 @@ def _silence_cv2() -> None:
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _open_capture(target: Path | str | int) -> cv2.VideoCapture:
-    _silence_cv2()
+def open_capture(target: Path | str | int) -> cv2.VideoCapture:
+    """A capture of a file, a URL or a camera number; `isOpened` says whether there is one."""
+    silence_cv2()
     if isinstance(target, int):
         return cv2.VideoCapture(target)
     if isinstance(target, Path):
@@ -344,14 +341,6 @@ def _open_capture(target: Path | str | int) -> cv2.VideoCapture:
     timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     options = [value for key in timeouts for value in (key, NETWORK_TIMEOUT_MS)]
     return cv2.VideoCapture(target, cv2.CAP_FFMPEG, options)
-
-
-def _frame_count(target: Path) -> int:
-    """How many frames a video file promises; 0 if it cannot be opened."""
-    capture = _open_capture(target)
-    count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
-    capture.release()
-    return int(count)
 
 
 def _read(capture: cv2.VideoCapture) -> Frame | None:
@@ -413,187 +402,6 @@ def _read_image(file: Path) -> Frame:
             f"expected an 8-bit image, found an unreadable one at {file} ({error}): "
             "replace it or remove it"
         ) from error
-
-
-class _BackgroundWriter(ABC, Generic[Item]):
-    """Writes what it is given in a thread; an error there is raised by the next call here."""
-
-    def __init__(self) -> None:
-        self._queue = _BoundedQueue[Item | None](QUEUED_FRAMES)
-        self._error: Exception | None = None
-        self._closed = False
-        self._done = False
-        threading.Thread(target=self._run, name="write", daemon=True).start()
-
-    @abstractmethod
-    def _consume(self, items: Iterator[Item]) -> None:
-        """Write every item; runs in the thread."""
-
-    def close(self) -> None:
-        """Wait until everything is written.
-
-        Raises:
-            VosDeployError: something could not be written.
-        """
-        if not self._closed:
-            self._queue.put_now(None)
-            self._closed = True
-        try:
-            self._wait()
-        except KeyboardInterrupt:
-            self._wait()  # the few items left are quickly written; without them a file is lost
-            raise
-        if self._error is not None:
-            raise self._error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # Also when the block failed or was interrupted: results so far are complete files.
-        try:
-            self.close()
-        except VosDeployError as failure:
-            if error is None:
-                raise
-            if failure is not error:
-                log.warning("%s", failure)
-
-    def _wait(self) -> None:
-        # Not `Thread.join`: before Python 3.13 an interrupted one takes the thread for ended.
-        while not self._done:
-            time.sleep(POLL_SECONDS)
-
-    def _submit(self, item: Item) -> None:
-        if self._error is not None:
-            raise self._error
-        if self._closed:
-            raise RuntimeError("this writer is closed")
-        self._queue.put(item)
-
-    def _run(self) -> None:
-        items = self._items()
-        try:
-            self._consume(items)
-        except Exception as error:
-            self._error = error
-            # The caller must not wait for room in a queue that nobody empties.
-            for _ in items:
-                pass
-        finally:
-            self._done = True
-
-    def _items(self) -> Iterator[Item]:
-        while (item := self._queue.get()) is not None:
-            yield item
-
-
-class VideoWriter(_BackgroundWriter[Frame]):
-    """Writes frames to an MP4 file, which appears under its name when the writer is closed.
-
-    An odd last row or column is dropped: MPEG-4 video has even sides. Without a frame there is
-    no file. When the disk fills up, the frames so far are kept and the next call raises.
-
-    Args:
-        path: the file, ending in .mp4; its folder is made.
-        fps: frames per second.
-
-    Raises:
-        InputError: another suffix, a folder of that name, or no positive rate.
-    """
-
-    def __init__(self, path: str | Path, fps: float) -> None:
-        self._path = Path(path)
-        self._fps = fps
-        self._shape: tuple[int, ...] | None = None
-        if self._path.suffix.lower() != ".mp4" or self._path.is_dir():
-            raise InputError(f"expected the name of an .mp4 file to write, found {path}")
-        if not (math.isfinite(fps) and fps > 0):
-            raise InputError(f"expected a positive number of frames per second, found {fps}")
-        super().__init__()
-
-    def write(self, frame: Frame) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB; the array is copied.
-
-        Raises:
-            InputError: another size than the first frame's.
-            VosDeployError: the file cannot be written, or the disk is full.
-        """
-        self._shape = self._shape or frame.shape
-        if frame.shape != self._shape:
-            raise InputError(
-                f"expected frames of {_size(self._shape)} like the first one, "
-                f"found {_size(frame.shape)}: a video has one size"
-            )
-        self._submit(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8))
-
-    def _consume(self, items: Iterator[Frame]) -> None:
-        first = next(items, None)
-        if first is None:
-            return
-        with replacing(self._path) as temporary:
-            written, complete = self._encode(temporary, first, items)
-            # cv2 does not report a failed write; it shows in the finished file.
-            if written == 0 or _frame_count(temporary) < written:
-                raise VosDeployError(
-                    f"cannot write {self._path} completely: check how much room the disk has"
-                )
-        if not complete:
-            raise VosDeployError(
-                f"no room left on the disk: {self._path} ends after {written} frames; "
-                "free some space or write elsewhere"
-            )
-
-    def _encode(self, path: Path, first: Frame, rest: Iterator[Frame]) -> tuple[int, bool]:
-        """Write frames as long as there is room; how many, and whether that was all."""
-        path.touch()  # says why if it fails, which cv2 does not
-        _silence_cv2()
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(path), codec, self._fps, first.shape[1::-1])
-        written = 0
-        try:
-            for frame in itertools.chain([first], rest):
-                if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
-                    return written, False
-                writer.write(frame)
-                written += 1
-        finally:
-            writer.release()
-        return written, True
-
-
-class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
-    """Writes label maps as indexed PNG files into a folder, each whole or not at all.
-
-    Args:
-        folder: where; made if it is missing.
-
-    Raises:
-        InputError: `folder` is a file.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
-        if self._folder.exists() and not self._folder.is_dir():
-            raise InputError(f"expected a folder to write masks to, found a file at {folder}")
-        super().__init__()
-
-    def write(self, name: str, labels: NDArray[np.uint8]) -> None:
-        """Write uint8 [H, W] ids to `<folder>/<name>.png`; the array is copied.
-
-        Raises:
-            VosDeployError: an earlier file could not be written, or the disk is full.
-        """
-        self._submit((self._folder / f"{name}.png", labels.copy()))
-
-    def _consume(self, items: Iterator[tuple[Path, NDArray[np.uint8]]]) -> None:
-        for path, labels in items:
-            write_mask(path, labels)
 
 
 def _size(size: tuple[int, ...]) -> str:

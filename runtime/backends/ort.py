@@ -1,21 +1,16 @@
 """ONNX Runtime on the CPU, with every input and output bound to memory the caller owns."""
 
-import functools
-import logging
-import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle
-from vos_deploy.errors import InputError, ModelError
+from vos_deploy.errors import ModelError
+from vos_deploy.onnx_runtime import import_onnxruntime
 
 from .base import Array, Backend
-
-logger = logging.getLogger(__name__)
 
 
 class OnnxRuntimeBackend(Backend):
@@ -25,7 +20,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         super().__init__(bundle, threads)
-        runtime = _import_onnxruntime()
+        runtime = import_onnxruntime()
         self._bindings: dict[str, Any] = {}
         self._sessions: dict[str, Any] = {}
         for name in bundle.graphs:
@@ -77,31 +72,3 @@ def _session_options(runtime: Any, threads: int | None) -> Any:
     # take the cores from the next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
-
-
-@functools.cache
-def _import_onnxruntime() -> Any:
-    # From 1.29 on the official builds report names, hashes and use of models to Microsoft unless
-    # this is set before the first import. Whoever wants that sets it to 0.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(
-            f'ONNX Runtime cannot be imported ({error}); install it with: pip install "vos_deploy'
-            '[cpu]", or with an NVIDIA GPU: pip install "vos_deploy[gpu]"'
-        ) from error
-    if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        logger.warning(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            "uninstall both, then install one"
-        )
-    return onnxruntime
-
-
-def _installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -52,7 +52,7 @@ class Tracker(ABC):
     options: ClassVar[tuple[Option, ...]] = ()
 
     def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
-        """`size`: (H, W) of the padded image. A subclass takes its options as keywords."""
+        """`size`: (H, W) of the image. A subclass takes its options as keywords."""
         self.backend = backend
         self.size = size
         self.policy = policy

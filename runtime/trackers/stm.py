@@ -33,9 +33,6 @@ class STM(Tracker):
         self.query_value = self._output("encoder", "query_value", (1, None, *self.grid))
         self.skip8 = self._output("encoder", "skip8", (1, None, *at_8))
         self.skip4 = self._output("encoder", "skip4", (1, None, *at_4))
-        # A decoder that undoes the padding reads the size to cut to off the image.
-        takes_image = "image" in (spec.name for spec in backend.bundle.graphs["decoder"].inputs)
-        self._frame_size = {"image": self.image} if takes_image else {}
         self._banks: list[MemoryBank] = []
 
     @property
@@ -117,6 +114,7 @@ class STM(Tracker):
         grids = self.readout.reshape((self.num_objects, *self.grid, query_value.shape[1]))
         self.backend.run(
             "decoder",
-            {"readout": grids, "query_value": query_value, **skips, **self._frame_size},
+            # The image tells the decoder the size to cut the padding down to.
+            {"readout": grids, "query_value": query_value, **skips, "image": self.image},
             {"probabilities": self.probabilities, "labels": self.labels},
         )

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -132,3 +134,11 @@ def test_help_shows_every_benchmark(capsys):
         main(["--help"])
     assert caught.value.code == 0
     assert "J&F: accuracy on DAVIS" in capsys.readouterr().out
+
+
+def test_the_command_itself_loads_no_engine():
+    code = (
+        "import sys, vos_deploy.benchmarks.cli; "
+        "assert not {'torch', 'onnxruntime'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

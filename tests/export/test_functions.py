@@ -15,9 +15,7 @@ def memory_read_model(dtype: int = TensorProto.FLOAT) -> ModelProto:
     def tensor(name: str, *shape: int | str) -> object:
         return helper.make_tensor_value_info(name, dtype, shape)
 
-    node = helper.make_node(
-        "MemoryRead", ["q", "k", "v"], ["r"], domain=DOMAIN, scale=4**-0.5
-    )
+    node = helper.make_node("MemoryRead", ["q", "k", "v"], ["r"], domain=DOMAIN, scale=4**-0.5)
     graph = helper.make_graph(
         [node],
         "read",
@@ -51,7 +49,9 @@ def test_memory_read_in_half_precision_takes_its_softmax_in_float32() -> None:
     # 4096 equal scores: each weight is 2.4e-4, and their sum in half precision would stall at 2048.
     q, k = np.zeros((2, 4), np.float16), np.zeros((4096, 4), np.float16)
     v = np.ones((4096, 3), np.float16)
-    session = onnxruntime.InferenceSession(memory_read_model(TensorProto.FLOAT16).SerializeToString())
+    session = onnxruntime.InferenceSession(
+        memory_read_model(TensorProto.FLOAT16).SerializeToString()
+    )
     found = session.run(None, {"q": q, "k": k, "v": v})[0]
     assert found.dtype == np.float16
     assert np.abs(found.astype(np.float32) - 1).max() < 2e-3

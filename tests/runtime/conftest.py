@@ -1,6 +1,7 @@
 """A model small enough to compute by hand: it follows colours, cell by cell of 16 x 16 pixels.
 
-It has STM's graphs and tensor names, so the runtime cannot tell it from the real one.
+It has STM's graphs and tensor names, and pads and crops as they do, so the runtime cannot tell it
+from the real one.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import onnx
 import onnx.parser
 import pytest
 from numpy.typing import NDArray
-from vos_deploy.runtime.segmenter import Segmenter
 
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec
+from vos_deploy.runtime.segmenter import Segmenter
 
 MakeModel = Callable[..., Path]
 MakeSegmenter = Callable[..., Segmenter]
@@ -26,8 +27,14 @@ CONSTANTS = """
     float white = {255.0}, float one = {1.0}, float low = {0.0001}, float high = {0.9999},
     float twice_sharpness = {4000.0}, float minus_sharpness = {-2000.0},
     int64[1] axis0 = {0}, int64[1] axis1 = {1}, int64[2] tokens_of_3 = {-1, 3},
-    int64[1] at0 = {0}, int64[1] at1 = {1}, int64[1] at2 = {2}, float[4] times16 = {1, 1, 16, 16}
+    int64[1] at0 = {0}, int64[1] at1 = {1}, int64[1] at2 = {2}
 """
+
+# A frame that does not fill its cells is put in their middle, or as near above and left of it as
+# whole pixels go, and only its own pixels count.
+POOL = 'AveragePool<kernel_shape = [16, 16], strides = [16, 16], auto_pad = "SAME_UPPER">'
+REPEAT = """Resize<mode = "nearest", nearest_mode = "floor",
+                coordinate_transformation_mode = "asymmetric">"""
 
 # What every graph that sees an image begins with: colours float32 [1, 3, H, W] in 0..1, and the
 # mean colour of each cell, float32 [hw, 3].
@@ -36,7 +43,7 @@ CELLS = """
     scaled = Div(numbers, white)
     planes = Transpose<perm = [2, 0, 1]>(scaled)
     batch = Unsqueeze(planes, axis0)
-    pooled = AveragePool<kernel_shape = [16, 16], strides = [16, 16]>(batch)
+    pooled = POOL(batch)
     cells = Transpose<perm = [0, 2, 3, 1]>(pooled)
     colours = Reshape(cells, tokens_of_3)
 """
@@ -45,14 +52,14 @@ GRAPHS = {
     "encoder": """
         (uint8[H, W, 3] image) => (float[hw, 4] query_key, float[1, 2, h, w] query_value,
                                    float[1, 3, H8, W8] skip8, float[1, 3, H4, W4] skip4)
-        <CONSTANTS> { CELLS
+        <CONSTANTS, float[4] times2 = {1, 1, 2, 2}, float[4] times4 = {1, 1, 4, 4}> { CELLS
             red = Slice(colours, at0, at1, axis1)
             zeros = Sub(red, red)
             ones = Add(zeros, one)
             query_key = Concat<axis = 1>(colours, ones)
             query_value = Slice(pooled, at0, at2, axis1)
-            skip8 = AveragePool<kernel_shape = [8, 8], strides = [8, 8]>(batch)
-            skip4 = AveragePool<kernel_shape = [4, 4], strides = [4, 4]>(batch)
+            skip8 = REPEAT(pooled, , times2)
+            skip4 = REPEAT(pooled, , times4)
         }""",
     # The value of a cell is [share of the object's mask, red].
     "memorize": """
@@ -65,7 +72,7 @@ GRAPHS = {
             right = Mul(norm, minus_sharpness)
             key = Concat<axis = 1>(left, right)
             mask_planes = Unsqueeze(masks, axis1)
-            mask_cells = AveragePool<kernel_shape = [16, 16], strides = [16, 16]>(mask_planes)
+            mask_cells = POOL(mask_planes)
             share = Reshape(mask_cells, rows)
             zeros = Sub(share, share)
             memory_key = Add(zeros, key)
@@ -84,14 +91,20 @@ GRAPHS = {
     # Every pixel of a cell gets the share that was read; then STM's soft aggregation.
     "decoder": """
         (float[K, h, w, 2] readout, float[1, 2, h, w] query_value,
-         float[1, 3, H8, W8] skip8, float[1, 3, H4, W4] skip4)
+         float[1, 3, H8, W8] skip8, float[1, 3, H4, W4] skip4, uint8[H, W, 3] image)
         => (float[planes, H, W] probabilities, uint8[H, W] labels)
-        <CONSTANTS, int64[1] axis3 = {3}> {
+        <CONSTANTS, int64[1] axis3 = {3}, int64[2] rows_columns = {1, 2}, int64[1] two = {2},
+         float[4] times16 = {1, 1, 16, 16}> {
             channels_last = Slice(readout, at0, at1, axis3)
             share = Transpose<perm = [0, 3, 1, 2]>(channels_last)
-            resized = Resize<mode = "nearest", nearest_mode = "floor",
-                coordinate_transformation_mode = "asymmetric">(share, , times16)
-            pixels = Squeeze(resized, axis1)
+            resized = REPEAT(share, , times16)
+            filled = Squeeze(resized, axis1)
+            filled_size = Shape<start = 1>(filled)
+            size = Shape<end = 2>(image)
+            added = Sub(filled_size, size)
+            first = Div(added, two)
+            last = Add(first, size)
+            pixels = Slice(filled, first, last, rows_columns)
             objects = Clip(pixels, low, high)
             others = Sub(one, objects)
             none = ReduceProd<axes = [0]>(others)
@@ -110,6 +123,7 @@ GRAPHS = {
 def build_graph(name: str, text: str) -> onnx.ModelProto:
     """A graph of the text above. Opset 17, in which ReduceProd still takes its axes so."""
     body = text.replace("CONSTANTS", CONSTANTS).replace("CELLS", CELLS)
+    body = body.replace("POOL", POOL).replace("REPEAT", REPEAT)
     graph = onnx.parser.parse_graph(f"{name} {body}")
     return onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
@@ -142,7 +156,7 @@ def make_model(tmp_path: Path, graphs: dict[str, onnx.ModelProto]) -> MakeModel:
             **{
                 "method": "stm",
                 "precision": "fp32",
-                "stride": 16,
+                "config": {"stride": 16},
                 "memory": MemoryDefaults(every=5, frames=8),
                 "graphs": {
                     name: Graph(tensor_specs(model.graph.input), tensor_specs(model.graph.output))

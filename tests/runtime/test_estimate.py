@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vos_deploy.runtime.estimate import blank, most_likely, overwrite, release
 
 

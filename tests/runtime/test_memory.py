@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
+
 from vos_deploy.runtime.backends import Array
 from vos_deploy.runtime.memory import MemoryBank, MemoryPolicy, MemoryState
 

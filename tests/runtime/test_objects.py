@@ -1,6 +1,7 @@
 """Ids are the caller's and stable; slots are dense."""
 
 import numpy as np
+
 from vos_deploy.runtime.objects import ObjectManager
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from vos_deploy.runtime.memory import MemoryState
 from vos_deploy.runtime.report import Report, Reservoir, StageTimes
 

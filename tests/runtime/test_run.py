@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
+from vos_deploy.masks import read_mask, write_mask
 from vos_deploy.runtime import run, trackers
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers import STM, Option
-
-from vos_deploy.masks import read_mask, write_mask
 
 HEIGHT, WIDTH = 48, 64
 COLOURS = {1: (200, 30, 30), 2: (30, 200, 30)}

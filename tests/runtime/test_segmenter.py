@@ -128,7 +128,7 @@ class TestProbabilities:
 
 class TestSizes:
     @pytest.mark.parametrize("size", [(48, 64), (47, 61), (33, 64), (17, 16)])
-    def test_padding_is_cut_off_again(self, make_segmenter, size):
+    def test_results_have_the_size_of_the_frame(self, make_segmenter, size):
         segmenter = make_segmenter()
         frame = np.full((*size, 3), 90, np.uint8)
         mask = np.zeros(size, np.uint8)
@@ -137,6 +137,19 @@ class TestSizes:
         assert np.array_equal(segmenter.step(frame, mask), mask)
         assert segmenter.step(frame).shape == size
         assert segmenter.probabilities.shape == (2, *size)
+
+    @pytest.mark.parametrize(
+        ("top", "left", "size"), [(0, 0, (48, 64)), (0, 1, (47, 61)), (7, 3, (33, 57))]
+    )
+    def test_frames_that_do_not_fill_their_cells(self, make_segmenter, top, left, size):
+        """Padding gives back the `top` and `left` that are cut off here: the same cells."""
+        segmenter = make_segmenter()
+        inside = np.s_[top : top + size[0], left : left + size[1]]
+        first, mask = scene({1: (0, 0), 2: (2, 3)})
+        segmenter.step(first[inside], mask[inside])
+        for column in (1, 2, 3):
+            frame, expected = scene({1: (1, column), 2: (2, column - 1)})
+            assert np.array_equal(segmenter.step(frame[inside]), expected[inside])
 
     def test_frames_are_resized_in_and_labels_back(self, make_segmenter):
         segmenter = make_segmenter(size=48)
@@ -164,7 +177,7 @@ class TestSizes:
     def test_short_side_of_the_manifest(self, make_model):
         segmenter = vos_deploy.Segmenter(make_model(short_side=32))
         segmenter.step(*scene({1: (0, 0)}))
-        assert segmenter._tracker.size == (32, 48)  # 32x43, padded
+        assert segmenter._tracker.size == (32, 43)
 
     def test_fixed_size_of_the_manifest(self, make_model):
         folder = make_model(size=(32, 48))

@@ -39,7 +39,7 @@ def test_clip_shapes_and_labels_agree(stills: Path, davis: Path, share: float) -
     for index in range(10):
         clip = clips[index]
         assert clip["frames"].shape == (3, 3, 64, 64)
-        assert 0 <= clip["frames"].min() and clip["frames"].max() <= 1
+        assert clip["frames"].min() >= 0 and clip["frames"].max() <= 1
         assert clip["masks"].shape == (3, 2, 64, 64)
         for slot in (1, 2):
             assert torch.equal(clip["masks"][:, slot - 1] > 0, clip["labels"] == slot)

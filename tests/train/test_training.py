@@ -63,7 +63,9 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(davis: Path, tmp_path
     assert torch.load(stopped / "last.pth", weights_only=True)["iteration"] == 3
     resumed = train(stopped, davis, 6, *options)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    averaged = [load_checkpoint(f / "model.safetensors").state_dict for f in (tmp_path / "whole", stopped)]
+    averaged = [
+        load_checkpoint(f / "model.safetensors").state_dict for f in (tmp_path / "whole", stopped)
+    ]
     assert all(torch.equal(averaged[0][key], averaged[1][key]) for key in averaged[0])
 
 
@@ -77,9 +79,10 @@ def test_accumulated_pieces_are_one_batch(davis: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(davis: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m",
-               "vos_deploy.train", *NARROW, *QUICK, "--davis", str(davis), "--learning-rate",
-               "1e-3", "--iterations", "2", "--batch", "1", "--output", str(tmp_path / "two")]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    options = ["--davis", str(davis), "--learning-rate", "1e-3", "--iterations", "2"]
+    output = ["--batch", "1", "--output", str(tmp_path / "two")]
+    command = [*torchrun, "-m", "vos_deploy.train", *NARROW, *QUICK, *options, *output]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     two = load_checkpoint(tmp_path / "two/last.pth").state_dict
     one = train(tmp_path / "one", davis, 2)
@@ -95,7 +98,9 @@ def test_frozen_parameters_stay(davis: Path, tmp_path: Path) -> None:
     for key, value in state.items():
         if key.startswith(frozen):
             assert torch.equal(value, again[key])
-    assert not torch.equal(state["Encoder_Q.res4.0.conv1.weight"], again["Encoder_Q.res4.0.conv1.weight"])
+    assert not torch.equal(
+        state["Encoder_Q.res4.0.conv1.weight"], again["Encoder_Q.res4.0.conv1.weight"]
+    )
 
 
 def test_other_options_do_not_continue_a_run(

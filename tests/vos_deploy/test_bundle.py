@@ -24,7 +24,6 @@ def make_bundle(**fields: Any) -> Bundle:
         **{
             "method": "stm",
             "precision": "fp32",
-            "stride": 16,
             "graphs": {"encoder": graph, "decoder": graph},
         }
         | fields
@@ -147,8 +146,8 @@ def test_newer_version(folder: Path) -> None:
     ("field", "value"),
     [
         ("method", None),
-        ("stride", "16"),
-        ("stride", True),
+        ("short_side", "480"),
+        ("max_objects", True),
         ("size", [480]),
         ("size", "480x854"),
         ("graphs", []),

@@ -117,7 +117,7 @@ def test_help_shows_defaults_that_mean_something_and_the_example(capsys):
 def test_shared_modules_import_no_engine():
     script = (
         "import sys\n"
-        "import vos_deploy.commands, vos_deploy.frames, vos_deploy.masks, vos_deploy.video\n"
+        "import vos_deploy.commands, vos_deploy.frames, vos_deploy.masks, vos_deploy.writers\n"
         "print({'torch', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
     )
     assert run_script(script).stdout == "set()\n"

@@ -3,61 +3,12 @@ import pytest
 
 from vos_deploy.errors import InputError
 from vos_deploy.frames import (
-    Padding,
     check_frame,
-    crop,
-    pad,
-    padding,
     resize_frame,
     resize_ids,
     resize_probabilities,
     working_size,
 )
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        ((237, 425), Padding(top=1, bottom=2, left=3, right=4)),
-        ((480, 854), Padding(top=0, bottom=0, left=5, right=5)),
-        ((480, 864), Padding()),
-        ((479, 863), Padding(top=0, bottom=1, left=0, right=1)),
-    ],
-)
-def test_leading_side_gets_the_smaller_half(size, expected):
-    assert padding(*size, stride=16) == expected
-
-
-def test_stride_one_needs_no_padding():
-    assert padding(237, 425, stride=1) == Padding()
-
-
-@pytest.mark.parametrize("shape", [(21, 35, 3), (2, 21, 35), (3, 21, 35)])
-def test_pad_surrounds_with_zeros_and_crop_undoes_it(shape):
-    array = np.random.default_rng(0).integers(1, 255, shape, np.uint8)
-    border = padding(21, 35, 16)
-    padded = pad(array, border)
-    assert padded.shape == ((32, 48, 3) if shape[2] == 3 else (shape[0], 32, 48))
-    assert padded.sum() == array.sum()
-    assert np.array_equal(crop(padded, border), array)
-    assert np.shares_memory(crop(padded, border), padded)
-
-
-def test_pad_clears_what_a_reused_buffer_held():
-    image = np.full((20, 20, 3), 7, np.uint8)
-    out = np.full((32, 32, 3), 9, np.uint8)
-    assert pad(image, padding(20, 20, 16), out) is out
-    assert np.array_equal(out, pad(image, padding(20, 20, 16)))
-
-
-def test_pad_copies_nothing_when_nothing_is_missing():
-    image = np.zeros((32, 32, 3), np.uint8)
-    assert pad(image, Padding()) is image
-
-
-def test_crop_takes_label_maps():
-    labels = np.arange(32 * 32).reshape(32, 32)
-    assert np.array_equal(crop(labels, Padding(1, 2, 3, 4)), labels[1:30, 3:28])
 
 
 @pytest.mark.parametrize(

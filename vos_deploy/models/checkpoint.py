@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ModelError
@@ -52,7 +52,9 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     found, config = _recognise(path, state)
     if method is not None and method != found:
-        raise ModelError(f"{path} is a checkpoint of {found}, not of {method}: pass --method {found}")
+        raise ModelError(
+            f"{path} is a checkpoint of {found}, not of {method}: pass --method {found}"
+        )
     config |= metadata.get("config", {})
     return Checkpoint(found, config, state, metadata)
 
@@ -77,7 +79,11 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], source: str) 
     ]
     problems = [
         f"{len(keys)} {what}: {', '.join(keys[:SHOWN_KEYS])}{', ...' * (len(keys) > SHOWN_KEYS)}"
-        for what, keys in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", extra),
+            ("of another shape", shapes),
+        )
         if keys
     ]
     if problems:
@@ -95,7 +101,7 @@ def save_checkpoint(
     }
     header = {"method": model.method, "config": model.config, **(metadata or {})}
     partial = Path(f"{path}.partial")
-    save_file(state, partial, {"vos_deploy": json.dumps(header)})
+    partial.write_bytes(save(state, {"vos_deploy": json.dumps(header)}))
     partial.replace(path)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .stm import STM
 
-
 Pads = tuple[int, int, int, int]  # left, right, top, bottom, as torch pads
 
 
@@ -44,6 +43,7 @@ def segment_stm(
     """
     stride = model.config["stride"]
     padded, pads = pad_to_stride(frames, stride)
+    size = (frames.shape[-2], frames.shape[-1])
     previous = masks.unsqueeze(0)
     kept_keys: list[Tensor] = []
     kept_values: list[Tensor] = []
@@ -52,7 +52,7 @@ def segment_stm(
         key, value = model.memorize(padded[t - 1 : t], pad_to_stride(previous, stride)[0])
         keys, values = [*kept_keys, key], [*kept_values, value]
         _, logits = model.segment(padded[t : t + 1], torch.stack(keys, 3), torch.stack(values, 3))
-        probabilities = crop(logits, pads, frames.shape[-2:]).softmax(1)
+        probabilities = crop(logits, pads, size).softmax(1)
         yield probabilities[0]
         previous = probabilities[:, 1:]
         if (t - 1) % memory_every == 0:

@@ -7,7 +7,7 @@ K the objects of a clip, T the memory frames, h = ceil(H / 16), w = ceil(W / 16)
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -188,7 +188,7 @@ class STM(nn.Module):
         super().__init__()
         trunk = BACKBONES[backbone]
         r2, r3, r4 = trunk.channels
-        self.config = {
+        self.config: dict[str, Any] = {
             "backbone": backbone,
             "stem": stem,
             "key_dim": key_dim,
@@ -204,7 +204,7 @@ class STM(nn.Module):
         self.eval()
 
     @staticmethod
-    def infer_config(state: dict[str, Tensor]) -> dict[str, object] | None:
+    def infer_config(state: dict[str, Tensor]) -> dict[str, Any] | None:
         """The configuration whose keys and shapes are those of `state`, None if it is no STM."""
         if "Encoder_M.conv1_m.weight" not in state or "KV_M_r4.Key.weight" not in state:
             return None
@@ -214,10 +214,14 @@ class STM(nn.Module):
         )
         expansion = 4 if "Encoder_Q.res2.0.conv3.weight" in state else 1
         backbone = next(
-            (n for n, b in BACKBONES.items() if (b.block.expansion, b.blocks) == (expansion, blocks)),
+            (
+                n
+                for n, b in BACKBONES.items()
+                if (b.block.expansion, b.blocks) == (expansion, blocks)
+            ),
             "resnet50",
         )
-        config: dict[str, object] = {
+        config: dict[str, Any] = {
             "backbone": backbone,
             "stem": "background" if "Encoder_M.conv1_bg.weight" in state else "others",
         }
@@ -252,7 +256,8 @@ class STM(nn.Module):
 
     def encode_query(self, frame: Tensor) -> QueryFeatures:
         r4, r3, r2 = self.Encoder_Q(frame)
-        return QueryFeatures(*self.KV_Q_r4(r4), r3, r2)
+        key, value = self.KV_Q_r4(r4)
+        return QueryFeatures(key, value, r3, r2)
 
     def read(self, query: QueryFeatures, keys: Tensor, values: Tensor) -> Tensor:
         """Readout [B, K, Cv, h, w] from keys [B, K, Ck, T, h, w] and values [B, K, Cv, T, h, w]."""

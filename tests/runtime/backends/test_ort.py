@@ -1,17 +1,11 @@
 """ONNX Runtime on the CPU: in place, checked, and clear about what is missing."""
 
-import logging
-import os
-import sys
-from importlib.metadata import PackageNotFoundError
-
 import numpy as np
 import pytest
-from vos_deploy.runtime import backends
-from vos_deploy.runtime.backends import ort
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.runtime import backends
 
 
 @pytest.fixture
@@ -102,39 +96,3 @@ def test_file_that_is_no_onnx_graph(make_model):
     bundle.path("decoder").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"cannot load .*decoder\.onnx"):
         backends.create(bundle, "cpu")
-
-
-@pytest.fixture
-def fresh_import():
-    """Import ONNX Runtime as if for the first time."""
-    ort._import_onnxruntime.cache_clear()
-    yield
-    ort._import_onnxruntime.cache_clear()
-
-
-def test_missing_engine_names_both_extras(make_model, monkeypatch, fresh_import):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r'vos_deploy\[cpu\]".*vos_deploy\[gpu\]"'):
-        backends.create(Bundle.load(make_model()), "cpu")
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
-def test_telemetry_is_off_unless_asked_for(monkeypatch, fresh_import, before, after):
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before or "")
-    if before is None:
-        monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
-    ort._import_onnxruntime()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == after
-
-
-@pytest.mark.parametrize("both", [True, False])
-def test_two_distributions_of_one_module(monkeypatch, caplog, fresh_import, both):
-    def distribution(name):
-        if name == "onnxruntime-gpu" and not both:
-            raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(ort, "distribution", distribution)
-    with caplog.at_level(logging.WARNING):
-        ort._import_onnxruntime()
-        ort._import_onnxruntime()
-    assert len(caplog.records) == both

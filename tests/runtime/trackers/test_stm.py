@@ -1,8 +1,8 @@
 """STM's policy, frame by frame: every frame is a grey value, which the keys then show."""
 
 import numpy as np
-import onnx
 import pytest
+
 from vos_deploy.runtime.memory import MemoryBank
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -141,16 +141,16 @@ def test_soft_probabilities_are_memorised_not_labels(make_segmenter) -> None:
     assert values[1, 0, 0] == pytest.approx(probability, abs=1e-6)
 
 
-def test_decoder_may_read_the_frame_size_off_the_image(
-    make_model, graphs: dict[str, onnx.ModelProto], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoder = onnx.ModelProto()
-    decoder.CopyFrom(graphs["decoder"])
-    decoder.graph.input.append(graphs["encoder"].graph.input[0])
-    monkeypatch.setitem(graphs, "decoder", decoder)
-    with Segmenter(make_model()) as segmenter:
-        segmenter.step(frame(0), mask(1))
-        assert segmenter.step(frame(0)).shape == (HEIGHT, WIDTH)
+def test_grids_are_those_of_the_padded_frame(make_segmenter) -> None:
+    segmenter = make_segmenter()
+    segmenter.step(frame(0)[:17, :33], mask(1)[:17, :33])
+    segmenter.step(frame(0)[:17, :33])
+    tracker = segmenter._tracker
+    assert tracker.image.shape == (17, 33, 3)
+    assert tracker.probabilities.shape == (2, 17, 33)
+    assert tracker.query_value.shape == (1, 2, 2, 3)
+    assert tracker.skip8.shape == (1, 3, 4, 6)  # 32x48, where 17x33 would give 3x5
+    assert tracker.skip4.shape == (1, 3, 8, 12)
 
 
 @pytest.mark.parametrize("objects", [1, 3])

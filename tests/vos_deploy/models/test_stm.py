@@ -104,17 +104,13 @@ def test_one_object() -> None:
 
 
 @needs_golden
-@pytest.mark.parametrize(
-    "backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_retrained_variants(backbone: str) -> None:
     check_run(f"stm_training_{backbone}", f"stan_{backbone}/", *tensors())
 
 
 @needs_golden
-@pytest.mark.parametrize(
-    "backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_retrained_variants_at_a_size_that_is_not_padded(backbone: str) -> None:
     frames, _ = tensors()
     recorded = golden.arrays("stm")

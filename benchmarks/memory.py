@@ -1,0 +1,99 @@
+"""Memory: what a long video costs. Resident memory of the process while frames go by."""
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.commands import progress
+from vos_deploy.errors import InputError
+from vos_deploy.runtime.segmenter import Segmenter
+
+from . import conditions, report
+from .options import add_report_arguments, add_segmenter_arguments, positive, segmenter_options
+from .scene import scene
+
+EXAMPLE = "python -m vos_deploy.benchmarks memory --model stm/ --frames 2000 --size 240x432"
+DEFAULT_SIZE = (240, 432)
+SAMPLES = 20
+# Growth beyond this share, after the memory bank is full, counts as a leak.
+FLAT = 0.02
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="the exported model (default: the demonstration model)",
+    )
+    add("--frames", type=positive, default=2000, metavar="N", help="length of the video")
+    add("--objects", type=positive, default=1, metavar="K", help="number of objects")
+    add_segmenter_arguments(parser)
+    add_report_arguments(parser, "memory.csv and memory.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    bundle = Bundle.load(args.model or demonstration_model())
+    options = segmenter_options(args)
+    options["size"] = options["size"] or bundle.size or DEFAULT_SIZE
+    if not isinstance(options["size"], tuple):
+        raise InputError("--size takes HEIGHTxWIDTH here, such as 240x432")
+    with Segmenter(bundle.folder, **options) as segmenter:
+        rows = follow(segmenter, options["size"], args.objects, args.frames)
+        held = str(segmenter.memory)
+    growth = grown(rows)
+    facts = {
+        **conditions.model(bundle, options),
+        "memory": conditions.memory(bundle, options),
+        "objects": args.objects,
+        "held": held,
+        "growth after the first quarter": f"{growth:+.2%}",
+        **conditions.machine(),
+    }
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        report.write_csv(args.output / "memory.csv", rows)
+        report.write_json(args.output / "memory.json", {"conditions": facts, "rows": rows})
+    if args.json:
+        print(report.to_json({"conditions": facts, "rows": rows}))
+    else:
+        print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
+        print(report.listing(facts))
+    return 0 if growth <= FLAT else 1
+
+
+def follow(
+    segmenter: Segmenter, size: tuple[int, int], objects: int, frames: int
+) -> list[dict[str, Any]]:
+    """Frame number, resident MiB and memory frames held, sampled evenly over the video."""
+    rows = []
+    clip = itertools.islice(scene(size, objects), frames)
+    for index, (frame, mask) in enumerate(progress(clip, total=frames)):
+        segmenter.step(frame, None if index else mask)
+        if (index + 1) % max(1, frames // SAMPLES) == 0:
+            rows.append(
+                {
+                    "frame": index + 1,
+                    "resident MiB": round(resident() / 2**20, 1),
+                    "memory frames": segmenter.memory.frames,
+                }
+            )
+    return rows
+
+
+def grown(rows: list[dict[str, Any]]) -> float:
+    """Relative growth from the first quarter, when banks and arenas have filled, to the end."""
+    settled = rows[: max(1, len(rows) // 4)][-1]["resident MiB"]
+    return float(rows[-1]["resident MiB"] / settled - 1)
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    try:
+        import psutil
+    except ImportError as error:
+        raise InputError("this benchmark needs psutil: pip install psutil") from error
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,68 @@
+"""The README's examples do what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vos_deploy.bundle import demonstration_model
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [
+        line.split("  #")[0].strip()
+        for page in PAGES
+        for block in blocks(page, "")
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line.startswith(("vos-deploy-", "python -m vos_deploy."))]
+
+
+def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "stm").symlink_to(demonstration_model())
+    monkeypatch.chdir(tmp_path)
+    frame = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    mask = np.zeros((96, 160), np.uint8)
+    mask[20:60, 20:60], mask[20:60, 90:130] = 1, 2
+    (example,) = blocks(ROOT / "README.md", "python")
+    names = {"frame": frame, "mask": mask}
+    exec(example, names)
+    assert names["labels"].shape == mask.shape
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_lines_are_understood(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    if program == "python":
+        program = arguments[1].removeprefix("vos_deploy.")
+        arguments = arguments[2:]
+    if program in ("export", "train"):
+        pytest.importorskip("torch")
+    if program == "vos-deploy-run":
+        from vos_deploy.runtime.run import _parser as parser
+    elif program == "export":
+        from vos_deploy.export.cli import parser
+    elif program == "train":
+        from vos_deploy.train.cli import parser
+    else:
+        assert program == "benchmarks", command
+        from vos_deploy.benchmarks.cli import make_parser as parser
+    parser().parse_args([a for a in arguments if a != "..."])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

@@ -1,0 +1,47 @@
+"""What is said where ONNX Runtime is missing, doubled, or would report home."""
+
+import logging
+import os
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from vos_deploy import onnx_runtime
+from vos_deploy.errors import InputError
+
+
+@pytest.fixture
+def fresh_import():
+    """Import ONNX Runtime as if for the first time."""
+    onnx_runtime.import_onnxruntime.cache_clear()
+    yield
+    onnx_runtime.import_onnxruntime.cache_clear()
+
+
+def test_missing_engine_names_both_extras(monkeypatch, fresh_import):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r'vos_deploy\[cpu\]".*vos_deploy\[gpu\]"'):
+        onnx_runtime.import_onnxruntime()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_telemetry_is_off_unless_asked_for(monkeypatch, fresh_import, before, after):
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before or "")
+    if before is None:
+        monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    onnx_runtime.import_onnxruntime()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == after
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_two_distributions_of_one_module(monkeypatch, caplog, fresh_import, both):
+    def distribution(name):
+        if name == "onnxruntime-gpu" and not both:
+            raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(onnx_runtime, "distribution", distribution)
+    with caplog.at_level(logging.WARNING):
+        onnx_runtime.import_onnxruntime()
+        onnx_runtime.import_onnxruntime()
+    assert len(caplog.records) == both
