@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from vos_deploy.bundle import MemoryDefaults
+from vos_deploy.bundle import MemoryDefaults, check_replaceable
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
 
@@ -104,9 +104,10 @@ def export_command(args: argparse.Namespace) -> int:
 
     from .export import Options, export
 
+    output = args.output or Path(args.method)
+    check_replaceable(output)  # now, not after minutes of work
     path = args.checkpoint or demonstration_weights(args.method)
     model = load_model(path, args.method)
-    output = args.output or Path(args.method)
     bundle, passed = export(
         model,
         output,

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     setup_logging()
     given = {name: getattr(args, name) for name in _method_options() if hasattr(args, name)}
     with (
@@ -194,7 +194,7 @@ def _method_options() -> list[str]:
     return [option.name for tracker in TRACKERS.values() for option in tracker.options]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "vos-deploy-run",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "

@@ -51,7 +51,7 @@ def test_command_lines_are_understood(command: str) -> None:
     if program in ("export", "train"):
         pytest.importorskip("torch")
     if program == "vos-deploy-run":
-        from vos_deploy.runtime.run import _parser as parser
+        from vos_deploy.runtime.run import parser
     elif program == "export":
         from vos_deploy.export.cli import parser
     elif program == "train":

@@ -15,6 +15,7 @@ from vos_deploy.models import METHODS, STM, create, load_checkpoint, load_weight
 from vos_deploy.models.imagenet import load_imagenet
 
 from .clips import ClipMixture, StillClips, VideoClips
+from .keys import align_keys
 from .loop import Settings, Trainer
 from .losses import LOSSES
 from .stm import STMTask
@@ -54,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
         default="",
         help="comma-separated prefixes of parameters that stay, such "
         "as Encoder_Q.conv1,Encoder_Q.bn1,Encoder_Q.res2",
+    )
+    network(
+        "--align-keys",
+        action="store_true",
+        help="before the first step, set the key heads so that like looks match",
     )
 
     data = parser.add_argument_group("data").add_argument
@@ -157,16 +163,19 @@ def train(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     shape = {"crop": args.crop, "frames": args.frames, "objects": args.objects}
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
     clips = ClipMixture(
         [StillClips(args.stills, **shape)] if args.stills else [],
         [VideoClips(root, **shape) for root in [*args.davis, *args.youtube]],
         args.video_share,
         tuple(args.skip),
         args.objects,
-        total=args.iterations * args.batch * int(os.environ.get("WORLD_SIZE", 1)),
+        total=args.iterations * args.batch * processes,
         seed=args.seed,
     )
     model = build_model(args)
+    if args.align_keys and not (args.output / "last.pth").is_file():
+        align_keys(model, clips)
     Trainer(STMTask(model, args.loss, args.bootstrap), model, clips, settings, args.output).train()
 
 

@@ -98,7 +98,7 @@ class Bundle:
         if contents.keys() != self.graphs.keys():
             raise ValueError(f"contents hold {sorted(contents)}, not {sorted(self.graphs)}")
         folder = Path(folder)
-        _check_replaceable(folder)
+        check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             new = Path(scratch) / "new"
@@ -215,7 +215,7 @@ def _graph(fields: _Fields) -> Graph:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.exists():
-        raise ModelError(f"no model at {folder}; {_mend(folder)}")
+        raise ModelError(f"no model at {folder}; {_mend(folder.with_suffix(''))}")
     if not folder.is_dir():
         raise ModelError(
             f"{folder} is a file, and this version opens model folders; {_mend(folder.stem)}"
@@ -258,7 +258,8 @@ def _check_file(bundle: Bundle, graph: Graph) -> None:
         )
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Raise ModelError unless `folder` is new, empty, or a model that may be replaced."""
     if folder.is_file() or (
         folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()
     ):

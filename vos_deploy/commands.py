@@ -33,7 +33,8 @@ def run_command(
 
     A `VosDeployError` becomes one `error: ...` line on stderr and its own exit code, Ctrl-C
     becomes 130, and a reader that closed stdout early (`... | head`) ends the command quietly
-    with 141. Any other exception is a defect and keeps its traceback.
+    with 141. A file that cannot be read or written is named, exit code 1. Any other exception is a
+    defect and keeps its traceback.
 
     Args:
         main: gets the arguments without the program name; None counts as 0.
@@ -51,6 +52,11 @@ def run_command(
     except BrokenPipeError:
         _discard_stdout()
         return EXIT_CLOSED_PIPE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return VosDeployError.exit_code
     return code or 0
 
 

@@ -121,3 +121,14 @@ def test_shared_modules_import_no_engine():
         "print({'torch', 'onnxruntime', 'tensorrt'} & set(sys.modules))"
     )
     assert run_script(script).stdout == "set()\n"
+
+
+def test_file_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+
+    def main(argv):
+        (tmp_path / "file" / "below").mkdir(parents=True)
+
+    assert run_command(main, []) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "file" in error and error.count("\n") == 1

@@ -1,0 +1,72 @@
+"""Keys that match by looks before training starts."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vos_deploy.models import STM
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def align_keys(
+    model: STM,
+    clips: Dataset[dict[str, Tensor]],
+    samples: int = 300,
+    sharpness: float = 8.0,
+    faint: float = 0.1,
+) -> None:
+    """Set the key heads so that a position finds the positions that look like it.
+
+    With random keys the softmax over the memory is flat, and on small data the network learns to
+    do without it: it segments what is salient. Here the query key becomes the whitened principal
+    components of the query encoder's r4, scaled so that a position scores `sharpness` with itself
+    on average, and the memory key is fitted to it by ridge regression from the memory encoder's
+    r4 of the same frame. The memory trunk starts as a copy of the query trunk, its mask
+    convolutions faint, so that it sees what the query sees.
+    """
+    model.Encoder_M.load_state_dict(model.Encoder_Q.state_dict(), strict=False)
+    for name, stem in model.Encoder_M.named_children():
+        if isinstance(stem, nn.Conv2d) and name != "conv1":
+            stem.reset_parameters()
+            stem.weight.mul_(faint)
+    query, memory = [], []
+    for index in range(samples):
+        clip = clips[index]
+        frame, masks = clip["frames"][:1], clip["masks"][:1, :1]
+        query.append(tokens(model.Encoder_Q(frame)[0]))
+        memory.append(tokens(model.Encoder_M(frame, masks)))
+    features = torch.cat(query)
+    mean = features.mean(0)
+    variance, components = torch.linalg.eigh(torch.cov((features - mean).T))
+    dims = model.config["key_dim"]
+    scale = (sharpness / dims**0.5) ** 0.5
+    projection = scale * components[:, -dims:] / variance[-dims:].sqrt()
+    keys = (features - mean) @ projection
+    set_pointwise(model.KV_Q_r4.Key, projection, -mean @ projection)
+
+    inputs = torch.cat(memory)
+    inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
+    ridge = 1e-3 * len(inputs) * torch.eye(inputs.shape[1])
+    fitted = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ keys)
+    set_pointwise(model.KV_M_r4.Key, fitted[:-1], fitted[-1])
+    unexplained = (inputs @ fitted - keys).var() / keys.var()
+    logger.info("keys aligned, %.0f%% of the query key explained", 100 * (1 - unexplained))
+
+
+def tokens(features: Tensor) -> Tensor:
+    """[1, C, h, w] -> [h*w, C]."""
+    return features[0].flatten(1).T
+
+
+def set_pointwise(conv: nn.Conv2d, matrix: Tensor, bias: Tensor) -> None:
+    """Make a 3x3 convolution compute x @ matrix [C, D] + bias [D] at every position."""
+    assert conv.bias is not None
+    conv.weight.zero_()
+    conv.weight[:, :, 1, 1] = matrix.T
+    conv.bias.copy_(bias)
