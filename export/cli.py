@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from vos_deploy.bundle import MemoryDefaults, check_replaceable
+from vos_deploy.bundle import check_replaceable
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.methods import METHODS
 
 EXAMPLE = (
     "python -m vos_deploy.export --method stm --checkpoint STM_weights.pth --size 480x854 "
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         EXAMPLE,
     )
     add = parser.add_argument
-    add("--method", required=True, choices=["stm"], help="method of the checkpoint")
+    add("--method", required=True, choices=METHODS, help="method of the checkpoint")
     add(
         "--checkpoint",
         type=Path,
@@ -57,10 +58,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--memory-every",
         type=int,
-        default=5,
-        help="default of the model: every which frame is kept in memory",
+        help="default of the model: every which frame is kept in memory (default: the method's)",
     )
-    add("--memory-frames", type=int, default=8, help="default of the model: most frames in memory")
+    add(
+        "--memory-frames",
+        type=int,
+        help="default of the model: most frames in memory (default: the method's)",
+    )
     add("--licence", help="licence of the weights, for the manifest")
     add("--json", action="store_true", help="print the errors as JSON")
     return parser
@@ -91,7 +95,7 @@ def export_command(args: argparse.Namespace) -> int:
     size = parse_size(args.size)
     if size and args.short_side:
         raise InputError("--short-side goes with --size any: a fixed size leaves no choice")
-    if args.memory_every < 1 or args.memory_frames < 1:
+    if any(n is not None and n < 1 for n in (args.memory_every, args.memory_frames)):
         raise InputError("--memory-every and --memory-frames must be at least 1")
     try:
         import torch  # noqa: F401
@@ -116,7 +120,8 @@ def export_command(args: argparse.Namespace) -> int:
             short_side=args.short_side,
             precision=args.precision,
             half_storage=args.half_storage,
-            memory=MemoryDefaults(args.memory_every, args.memory_frames),
+            memory_every=args.memory_every,
+            memory_frames=args.memory_frames,
             licence=args.licence,
         ),
         {"name": path.name, "sha256": sha256(path)},

@@ -7,45 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnx import ModelProto
 
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
-from vos_deploy.models import STM
+from vos_deploy.models import Network
 
 from . import stm
 from .compress import store_half
-from .graph import GraphSpec
+from .graph import MethodExport
 from .to_onnx import tensor_specs, to_onnx
-from .verify import TOLERANCES, Comparison, Rollout, compare, sample_clip
+from .verify import TOLERANCES, Comparison, compare, sample_clip
 
 # A size to trace with where the model takes any: nothing in it is a multiple of 16.
 TRACED_SIZE = (101, 149)
 
 
-@dataclass(frozen=True)
-class MethodExport:
-    """What export knows of a method."""
-
-    graphs: Callable[[Any, tuple[int, int]], dict[str, GraphSpec]]
-    rollout: Rollout
-    memory: MemoryDefaults
-    licence: str
-
-
-METHODS = {
-    "stm": MethodExport(
-        stm.graphs,
-        stm.rollout,
-        MemoryDefaults(every=5, frames=8),
-        "The official STM weights are for non-commercial use (CC BY-NC-SA 4.0 by the README of "
-        "the original repository). Weights you trained yourself are yours, within the terms of "
-        "their data.",
-    )
-}
+METHODS: dict[str, MethodExport] = {"stm": stm.EXPORT}
 
 
 @dataclass(frozen=True)
@@ -56,12 +36,13 @@ class Options:
     short_side: int | None = None
     precision: str = "fp32"
     half_storage: bool = False
-    memory: MemoryDefaults | None = None
+    memory_every: int | None = None
+    memory_frames: int | None = None
     licence: str | None = None
 
 
 def export(
-    model: STM,
+    model: Network,
     output: Path,
     options: Options,
     checkpoint: dict[str, str] | None = None,
@@ -96,7 +77,10 @@ def export(
         size=options.size,
         short_side=options.short_side,
         graphs={name: Graph(*tensor_specs(graph)) for name, graph in models.items()},
-        memory=options.memory or method.memory,
+        memory=MemoryDefaults(
+            options.memory_every or method.memory.every,
+            options.memory_frames or method.memory.frames,
+        ),
         parity={
             "frames": len(frames),
             "objects": len(masks),
@@ -111,7 +95,7 @@ def export(
     return bundle.save(output, contents), all(c.passed for c in comparisons)
 
 
-def export_graphs(model: STM, options: Options) -> dict[str, ModelProto]:
+def export_graphs(model: Network, options: Options) -> dict[str, ModelProto]:
     """The ONNX graphs by name, in the precision asked for."""
     network = copy.deepcopy(model).half() if options.precision == "fp16" else model
     specs = METHODS[model.method].graphs(network, options.size or TRACED_SIZE)

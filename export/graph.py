@@ -9,9 +9,15 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vos_deploy.bundle import MemoryDefaults
+
 Array = NDArray[Any]
 # Runs a graph: its name and its inputs by name to its outputs by name.
 Run = Callable[[str, dict[str, Array]], dict[str, Array]]
+
+# The method over a short clip: frames uint8 [H, W, 3] and the masks float32 [K, H, W] of the first
+# to the probabilities float32 [1+K, H, W] of the last.
+Rollout = Callable[[Run, list[Array], Array], Array]
 
 # A dimension: a number, or the name of one that varies.
 Shape = tuple[int | str, ...]
@@ -31,3 +37,17 @@ class GraphSpec:
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MethodExport:
+    """What export knows of a method.
+
+    graphs: a network and the size (H, W) to trace with -> the graphs by name.
+    licence: what is known of the licence of the official weights.
+    """
+
+    graphs: Callable[[Any, tuple[int, int]], dict[str, GraphSpec]]
+    rollout: Rollout
+    memory: MemoryDefaults
+    licence: str

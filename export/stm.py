@@ -15,16 +15,16 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models import STM
-from vos_deploy.models.aggregate import aggregated_odds
-from vos_deploy.models.reference import crop, pad_to_stride, padding
-from vos_deploy.models.stm import memory_read, upsample
+from vos_deploy.models.reference import pad_to_stride
+from vos_deploy.models.stm import memory_read
 
 from .functions import memory_read_symbolic
-from .graph import Array, GraphSpec, Run
+from .graph import Array, GraphSpec, MethodExport, Run
+from .layers import as_frame, estimate, tokens
 
 SPATIAL_STRIDE = 16
 
@@ -75,27 +75,7 @@ class DecoderGraph(nn.Module):
         logits = self.model.Decoder(m4, skip8, skip4)
         # softmax(l)[1] = sigmoid(l1 - l0), and upsampling is linear: one map instead of two.
         margin = logits[:, 1:] - logits[:, :1]
-        height, width = image.shape[:2]
-        stride = self.model.config["stride"]
-        pads = padding(height, width, stride)
-        if stride == 1:
-            margin = upsample(margin, (height, width))
-        else:  # a padded frame is four times the map: a fixed factor, which TensorRT asks for
-            margin = F.interpolate(margin, scale_factor=4.0, mode="bilinear")
-        objects = crop(margin, pads, (height, width))[:, 0].float().sigmoid()
-        probabilities = aggregated_odds(objects.unsqueeze(0))[0]
-        # TensorRT casts to bytes from floats only.
-        return probabilities, probabilities.argmax(0).float().to(torch.uint8)
-
-
-def as_frame(image: Tensor) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
-    return image.float().div(255).permute(2, 0, 1).unsqueeze(0)
-
-
-def tokens(features: Tensor) -> Tensor:
-    """[K, C, h, w] -> [K, h*w, C], the layout of the memory."""
-    return features.flatten(2).transpose(1, 2)
+        return estimate(margin, image, self.model.config["stride"])
 
 
 def graphs(model: STM, size: tuple[int, int]) -> dict[str, GraphSpec]:
@@ -194,3 +174,12 @@ def rollout(run: Run, frames: list[Array], masks: Array) -> Array:
         probabilities = result["probabilities"]
         masks = probabilities[1:]
     return probabilities
+
+
+EXPORT = MethodExport(
+    graphs,
+    rollout,
+    MemoryDefaults(every=5, frames=8),
+    "The official STM weights are for non-commercial use (CC BY-NC-SA 4.0 by the README of the "
+    "original repository). Weights you trained yourself are yours, within the terms of their data.",
+)

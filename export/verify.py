@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,10 +15,9 @@ from vos_deploy.masks import object_ids, one_hot, read_mask
 from vos_deploy.onnx_runtime import import_onnxruntime
 from vos_deploy.video import open_source
 
-from .graph import Array, GraphSpec, Run
+from .graph import Array, GraphSpec, Rollout
 
 Arrays = dict[str, Array]
-Rollout = Callable[[Run, list[Array], Array], Array]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Segmenter:
         memory_frames: int | Literal["unlimited"] | None = None,
         size: int | Size | None = None,
         threads: int | None = None,
+        setting: str | None = None,
         **options: Any,
     ) -> None:
         """Load a model. What is None comes from its manifest.
@@ -59,6 +60,8 @@ class Segmenter:
             size: what frames are resized to: the length of the shorter side, or (height, width).
                 A model exported for one size takes no other.
             threads: CPU threads within one operator; None for one per physical core.
+            setting: what the authors use on a data set, such as "youtube", for memory_every and
+                the options that are not given. Methods without settings take none.
             options: the method's own.
 
         Raises:
@@ -67,7 +70,11 @@ class Segmenter:
         """
         self.bundle = Bundle.load(demonstration_model() if model is None else model)
         self._tracker_type = trackers.find(self.bundle)
-        self._options = self._tracker_type.check_options(options)
+        given = {"memory_every": memory_every, **options}
+        given = {k: v for k, v in given.items() if v is not None}
+        values = {**self._tracker_type.setting(setting), **given}
+        memory_every = values.pop("memory_every", None)
+        self._options = self._tracker_type.check_options(values)
         self._policy = _memory_policy(self.bundle, memory_every, memory_frames)
         self._size = _size(self.bundle, size)
         self._backend = backends.create(self.bundle, device, threads)
@@ -163,7 +170,9 @@ class Segmenter:
     @property
     def memory(self) -> MemoryState:
         """What the memory banks of all objects hold together."""
-        return MemoryState.of([] if self._tracker is None else self._tracker.banks, self._policy)
+        if self._tracker is None:
+            return MemoryState.of([], self._policy)
+        return self._tracker.memory
 
     def close(self) -> None:
         """Free what the device holds. The segmenter cannot be used afterwards."""

@@ -13,7 +13,7 @@ from vos_deploy.errors import InputError, ModelError
 
 from ..backends import Array, Backend
 from ..estimate import blank, release
-from ..memory import MemoryBank, MemoryPolicy
+from ..memory import MemoryPolicy, MemoryState
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,13 @@ class Tracker(ABC):
 
     graphs: the graphs the method runs.
     options: the settings the method has beyond those of all methods.
+    settings: what the authors use on each data set, by name: values of options and
+        `memory_every`.
     """
 
     graphs: ClassVar[tuple[str, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
         """`size`: (H, W) of the image. A subclass takes its options as keywords."""
@@ -59,6 +62,7 @@ class Tracker(ABC):
         self.frame = -1  # index of the current frame
         self.annotated: list[bool] = []  # per object: was its mask given in the current frame?
         self.image = backend.empty((*size, 3), np.uint8)
+        self._other_image = backend.empty((*size, 3), np.uint8)
         self.labels = backend.empty(size, np.uint8)
         self.probabilities = backend.empty((1, *size), np.float32)
         backend.upload(blank(size), self.probabilities)
@@ -78,15 +82,37 @@ class Tracker(ABC):
             known[name].check(value)
         return {name: given.get(name, option.default) for name, option in known.items()}
 
+    @classmethod
+    def setting(cls, name: str | None) -> Mapping[str, Any]:
+        """The named setting; nothing for None. Raises InputError for a name that is none."""
+        if name is None:
+            return {}
+        if name not in cls.settings:
+            raise InputError(
+                f"{cls.__name__} has no setting {name!r}; "
+                f"it has {', '.join(cls.settings) or 'none'}"
+            )
+        return cls.settings[name]
+
     @property
     def num_objects(self) -> int:
         """K, the number of objects."""
         return len(self.annotated)
 
     @property
+    def next_image(self) -> Array:
+        """The frame after `image`, uint8 [H, W, 3]; valid in `memorize`."""
+        return self._other_image
+
+    @property
+    def previous_image(self) -> Array:
+        """The frame before `image`, uint8 [H, W, 3]; valid in `segment`."""
+        return self._other_image
+
+    @property
     @abstractmethod
-    def banks(self) -> Sequence[MemoryBank]:
-        """All memory banks in use."""
+    def memory(self) -> MemoryState:
+        """What is held of past frames, all objects together."""
 
     @abstractmethod
     def memorize(self) -> None:
@@ -110,9 +136,10 @@ class Tracker(ABC):
 
     def step(self, image: NDArray[np.uint8]) -> None:
         """Follow the objects into the next frame, uint8 [H, W, 3]."""
+        self.backend.upload(image, self._other_image)
         if self.num_objects:
             self.memorize()
-        self.backend.upload(image, self.image)
+        self.image, self._other_image = self._other_image, self.image
         self.frame += 1
         self.annotated = [False] * self.num_objects
         if self.num_objects:

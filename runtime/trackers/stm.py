@@ -1,10 +1,9 @@
 """STM: Video Object Segmentation using Space-Time Memory Networks (Oh et al., ICCV 2019)."""
 
-from collections.abc import Sequence
 from math import ceil
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy
+from ..memory import MemoryBank, MemoryPolicy, MemoryState
 from .base import Tracker
 
 
@@ -33,16 +32,16 @@ class STM(Tracker):
         self.query_value = self._output("encoder", "query_value", (1, None, *self.grid))
         self.skip8 = self._output("encoder", "skip8", (1, None, *at_8))
         self.skip4 = self._output("encoder", "skip4", (1, None, *at_4))
-        self._banks: list[MemoryBank] = []
+        self.banks: list[MemoryBank] = []
 
     @property
-    def banks(self) -> Sequence[MemoryBank]:
-        return self._banks
+    def memory(self) -> MemoryState:
+        return MemoryState.of(self.banks, self.policy)
 
     def add(self) -> None:
         hw, key_channels = self.query_key.shape
         value_channels = self.query_value.shape[1]
-        self._banks.append(
+        self.banks.append(
             MemoryBank(
                 self.backend,
                 (hw, key_channels),
@@ -53,7 +52,7 @@ class STM(Tracker):
         )
 
     def drop(self, slot: int) -> None:
-        del self._banks[slot - 1]
+        del self.banks[slot - 1]
 
     def allocate(self) -> None:
         super().allocate()
@@ -71,13 +70,13 @@ class STM(Tracker):
         # A bank with room for the annotated frame alone takes no other.
         writing = [
             (index, bank)
-            for index, bank in enumerate(self._banks)
+            for index, bank in enumerate(self.banks)
             if self.annotated[index] or not bank.keeps_only_first
         ]
         if not writing:
             return
         if self.num_objects == 1:
-            key, value = self._banks[0].write()
+            key, value = self.banks[0].write()
             self._run_memorize(key, value)
         else:
             self._run_memorize(self.memory_key, self.memory_value)
@@ -101,7 +100,7 @@ class STM(Tracker):
             {"image": self.image},
             {"query_key": self.query_key, "query_value": query_value, **skips},
         )
-        for index, bank in enumerate(self._banks):
+        for index, bank in enumerate(self.banks):
             self.backend.run(
                 "memory_read",
                 {

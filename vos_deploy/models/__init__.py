@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
+from .network import Network
 from .registry import METHODS
 from .stm import STM
 
@@ -13,6 +14,7 @@ __all__ = [
     "METHODS",
     "STM",
     "Checkpoint",
+    "Network",
     "create",
     "load_checkpoint",
     "load_model",
@@ -21,7 +23,7 @@ __all__ = [
 ]
 
 
-def create(method: str, **config: Any) -> STM:
+def create(method: str, **config: Any) -> Network:
     """An untrained network of `method`, whose state-dict keys are those of the official one."""
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")

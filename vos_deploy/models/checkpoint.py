@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ModelError
+from .network import Network
 from .registry import METHODS
-from .stm import STM
 
 # Where releases nest their state dict.
 NESTS = ("state_dict", "model", "network", "net")
@@ -51,6 +51,7 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
         state, metadata = _read_torch(path)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     found, config = _recognise(path, state)
+    state = METHODS[found].adapt(state)
     if method is not None and method != found:
         raise ModelError(
             f"{path} is a checkpoint of {found}, not of {method}: pass --method {found}"
@@ -59,7 +60,7 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     return Checkpoint(found, config, state, metadata)
 
 
-def load_model(path: str | Path, method: str | None = None) -> STM:
+def load_model(path: str | Path, method: str | None = None) -> Network:
     """The network of a checkpoint, its weights loaded strictly, in eval mode."""
     checkpoint = load_checkpoint(path, method)
     model = METHODS[checkpoint.method](**checkpoint.config)
@@ -92,7 +93,7 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], source: str) 
 
 
 def save_checkpoint(
-    path: str | Path, model: STM, metadata: dict[str, Any] | None = None, half: bool = False
+    path: str | Path, model: Network, metadata: dict[str, Any] | None = None, half: bool = False
 ) -> None:
     """Write `.safetensors` with method and configuration inside; `half` stores float16."""
     state = {

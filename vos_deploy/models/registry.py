@@ -1,7 +1,8 @@
-"""The methods there are, by the name that the command line uses."""
+"""The networks there are, by the name of their method on the command line."""
 
 from __future__ import annotations
 
+from .network import Network
 from .stm import STM
 
-METHODS: dict[str, type[STM]] = {"stm": STM}
+METHODS: dict[str, type[Network]] = {"stm": STM}

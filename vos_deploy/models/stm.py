@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .aggregate import soft_aggregate
-from .resnet import BACKBONES, Backbone, Trunk, freeze_norms
+from .network import Network
+from .resnet import BACKBONES, Backbone, Trunk
 
 Stem = Literal["others", "background"]
 
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
         return self.pred2(F.relu(x))
 
 
-class STM(nn.Module):
+class STM(Network):
     """The network. Frames are RGB in [0, 1]; both sides are multiples of `stride`.
 
     `stride` is 16 where the caller pads (the official code), 1 where any size goes in as it is
@@ -188,7 +189,7 @@ class STM(nn.Module):
         super().__init__()
         trunk = BACKBONES[backbone]
         r2, r3, r4 = trunk.channels
-        self.config: dict[str, Any] = {
+        self.config = {
             "backbone": backbone,
             "stem": stem,
             "key_dim": key_dim,
@@ -233,11 +234,6 @@ class STM(nn.Module):
             if key in state:
                 config[name] = state[key].shape[0]
         return config
-
-    def train(self, mode: bool = True) -> STM:
-        super().train(mode)
-        freeze_norms(self)
-        return self
 
     def half(self) -> STM:
         """Half-precision weights; frames are still normalised in float32."""

@@ -1,0 +1,35 @@
+"""How every method's graphs begin and end: bytes in, token-major features, label maps out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vos_deploy.models.aggregate import aggregated_odds
+from vos_deploy.models.reference import crop, padding
+from vos_deploy.models.stm import upsample
+
+
+def as_frame(image: Tensor) -> Tensor:
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
+    return image.float().div(255).permute(2, 0, 1).unsqueeze(0)
+
+
+def tokens(features: Tensor) -> Tensor:
+    """[K, C, h, w] -> [K, h*w, C], the layout of the memory."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def estimate(logits: Tensor, image: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Logits [K, 1, H'/4, W'/4] of the frame padded to H'xW', multiples of `stride`, to
+    probabilities float32 [1+K, H, W] and labels uint8 [H, W]."""
+    height, width = image.shape[:2]
+    if stride == 1:
+        logits = upsample(logits, (height, width))
+    else:  # a padded frame is four times the map: a fixed factor, which TensorRT asks for
+        logits = F.interpolate(logits, scale_factor=4.0, mode="bilinear")
+    cropped = crop(logits, padding(height, width, stride), (height, width))
+    probabilities = aggregated_odds(cropped[:, 0].float().sigmoid().unsqueeze(0))[0]
+    # TensorRT casts to bytes from floats only.
+    return probabilities, probabilities.argmax(0).float().to(torch.uint8)
