@@ -59,7 +59,87 @@ def memory_read() -> FunctionProto:
     )
 
 
-FUNCTIONS = {"MemoryRead": memory_read}
+def memory_read_l2_symbolic(
+    query_key: Tensor, memory_key: Tensor, memory_value: Tensor, top_k: Tensor | None = None
+) -> Tensor:
+    """A `vos_deploy::MemoryReadL2` node, or with `top_k`, int64 [1], a `MemoryReadTopK` node.
+
+    query_key [hw, Ck], memory_key [N, Ck], memory_value [N, V] -> [hw, V].
+    """
+    inputs = (query_key, memory_key, memory_value)
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{'MemoryReadL2' if top_k is None else 'MemoryReadTopK'}",
+        inputs if top_k is None else (*inputs, top_k),
+        attrs={"scale": query_key.shape[1] ** -0.5},
+        dtype=memory_value.dtype,
+        shape=(query_key.shape[0], memory_value.shape[1]),
+        version=VERSION,
+    )
+
+
+def _similarity() -> list[NodeProto]:
+    """`scores` float32 [hw, N]: (2 q.k - |k|^2) * scale, in float32 whatever the keys are in."""
+    nodes = [
+        helper.make_node("Constant", [], ["factor"]),
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Constant", [], ["last_axis"], value_ints=[1]),
+        helper.make_node("Cast", ["query_key"], ["query_32"], to=1),
+        helper.make_node("Cast", ["memory_key"], ["key_32"], to=1),
+        helper.make_node("Mul", ["factor", "two"], ["twice"]),
+        helper.make_node("Mul", ["query_32", "twice"], ["query"]),
+        helper.make_node("Transpose", ["key_32"], ["key"], perm=[1, 0]),
+        helper.make_node("MatMul", ["query", "key"], ["products"]),
+        helper.make_node("Mul", ["key_32", "key_32"], ["squares"]),
+        helper.make_node("ReduceSum", ["squares", "last_axis"], ["norms"], keepdims=0),
+        helper.make_node("Mul", ["norms", "factor"], ["penalty"]),
+        helper.make_node("Sub", ["products", "penalty"], ["scores"]),
+    ]
+    scale = nodes[0].attribute.add()
+    scale.name, scale.ref_attr_name, scale.type = "value_float", "scale", 1
+    return nodes
+
+
+def memory_read_l2() -> FunctionProto:
+    """MemoryReadL2(query_key, memory_key, memory_value; scale): as MemoryRead, by the negative
+    squared distance of the keys."""
+    nodes = [
+        *_similarity(),
+        helper.make_node("Softmax", ["scores"], ["weights_32"], axis=-1),
+        helper.make_node("CastLike", ["weights_32", "memory_value"], ["weights"]),
+        helper.make_node("MatMul", ["weights", "memory_value"], ["readout"]),
+    ]
+    inputs = ["query_key", "memory_key", "memory_value"]
+    return _function("MemoryReadL2", inputs, ["readout"], nodes, ["scale"])
+
+
+def memory_read_top_k() -> FunctionProto:
+    """MemoryReadTopK(query_key, memory_key, memory_value, top_k; scale): as MemoryReadL2 over the
+    top_k most similar tokens of each query; over all where there are fewer.
+
+    Gathering the values of k tokens and not scattering k weights among N: less work, and the work
+    does not grow with the memory.
+    """
+    nodes = [
+        *_similarity(),
+        helper.make_node("Shape", ["memory_key"], ["tokens"], start=0, end=1),
+        helper.make_node("Min", ["top_k", "tokens"], ["k"]),
+        helper.make_node("TopK", ["scores", "k"], ["best", "index"], axis=-1),
+        helper.make_node("Softmax", ["best"], ["weights_32"], axis=-1),
+        helper.make_node("CastLike", ["weights_32", "memory_value"], ["weights"]),
+        helper.make_node("Gather", ["memory_value", "index"], ["chosen"], axis=0),
+        helper.make_node("Unsqueeze", ["weights", "last_axis"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "chosen"], ["means"]),
+        helper.make_node("Squeeze", ["means", "last_axis"], ["readout"]),
+    ]
+    inputs = ["query_key", "memory_key", "memory_value", "top_k"]
+    return _function("MemoryReadTopK", inputs, ["readout"], nodes, ["scale"])
+
+
+FUNCTIONS = {
+    "MemoryRead": memory_read,
+    "MemoryReadL2": memory_read_l2,
+    "MemoryReadTopK": memory_read_top_k,
+}
 
 
 def add_functions(model: ModelProto) -> None:

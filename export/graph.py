@@ -29,7 +29,7 @@ class GraphSpec:
 
     module: takes the inputs in order, returns a tuple of the outputs in order.
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
-        model of one size; the names derived from them (h, w, hw, ...) as well.
+        model of one size; the names derived from them (h, w, hw, H16, ...) as well.
     example: inputs to trace with, by name.
     """
 

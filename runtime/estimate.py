@@ -57,3 +57,12 @@ def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         slots[plane > best] = slot
         np.maximum(best, plane, out=best)
     return slots
+
+
+def aggregate(objects: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Soft aggregation: object probabilities [K, H, W] that were estimated one by one -> an
+    estimate [1 + K, H, W], the background being nobody's pixel."""
+    slots = np.concatenate([np.prod(1 - objects, axis=0, keepdims=True), objects])
+    slots = slots.clip(np.float32(1e-7), np.float32(1 - 1e-7))
+    odds = slots / (1 - slots)
+    return odds / odds.sum(axis=0, keepdims=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from .backends import Array, Backend
@@ -124,6 +125,10 @@ class MemoryBank:
         if self._cursor == self.capacity:
             self._cursor = min(1, self.capacity - 1)
 
+    def drop_columns(self, start: int, stop: int) -> None:
+        """Shrink all values by their columns start..stop: those of an object that is gone."""
+        self._values = without_columns(self._backend, self._values, start, stop)
+
     def _grow(self) -> None:
         self._keys = self._doubled(self._keys)
         self._values = self._doubled(self._values)
@@ -139,3 +144,12 @@ def _tokens(buffer: Array, frames: int) -> Array:
     _, tokens, channels = buffer.shape
     view: Array = buffer[:frames].reshape((frames * tokens, channels))
     return view
+
+
+def without_columns(backend: Backend, array: Array, start: int, stop: int) -> Array:
+    """A copy of an array without the columns start..stop of its last axis; by way of the host, as
+    an object is not removed often."""
+    kept = np.delete(backend.download(array), slice(start, stop), axis=-1)
+    copy = backend.empty(kept.shape, kept.dtype)
+    backend.upload(kept, copy)
+    return copy

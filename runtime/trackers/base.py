@@ -64,8 +64,8 @@ class Tracker(ABC):
         self.image = backend.empty((*size, 3), np.uint8)
         self._other_image = backend.empty((*size, 3), np.uint8)
         self.labels = backend.empty(size, np.uint8)
-        self.probabilities = backend.empty((1, *size), np.float32)
-        backend.upload(blank(size), self.probabilities)
+        self.probabilities = backend.empty((1, *self.map_size), np.float32)
+        backend.upload(blank(self.map_size), self.probabilities)
 
     @classmethod
     def check_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +100,11 @@ class Tracker(ABC):
         return len(self.annotated)
 
     @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of `probabilities`: those of the image, where nothing else is said."""
+        return self.size
+
+    @property
     def next_image(self) -> Array:
         """The frame after `image`, uint8 [H, W, 3]; valid in `memorize`."""
         return self._other_image
@@ -132,7 +137,7 @@ class Tracker(ABC):
 
     def allocate(self) -> None:
         """Allocate the arrays whose shape depends on K. Called whenever K has changed."""
-        self.probabilities = self.backend.empty((1 + self.num_objects, *self.size), np.float32)
+        self.probabilities = self.backend.empty((1 + self.num_objects, *self.map_size), np.float32)
 
     def step(self, image: NDArray[np.uint8]) -> None:
         """Follow the objects into the next frame, uint8 [H, W, 3]."""
@@ -165,11 +170,15 @@ class Tracker(ABC):
             self.add()
         for slot in slots:
             self.annotated[slot - 1] = True
-        self._replace(probabilities)
+        self._replace(self._embed(probabilities))
+
+    def _embed(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The estimate [1 + K, H, W] of an annotated frame as `probabilities` holds it."""
+        return probabilities
 
     def remove(self, slots: Sequence[int]) -> None:
         """Forget objects. Their pixels of the current frame become background."""
-        remaining = release(self.estimate(), slots)
+        remaining = release(self.backend.download(self.probabilities), slots)
         for slot in sorted(slots, reverse=True):  # from behind, so that no slot moves under us
             del self.annotated[slot - 1]
             self.drop(slot)

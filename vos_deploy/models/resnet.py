@@ -17,14 +17,14 @@ class Block(nn.Module):
 
     expansion: int
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, bias: bool = False) -> None:
         super().__init__()
         out_channels = width * self.expansion
         self.relu = nn.ReLU()
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias),
                 nn.BatchNorm2d(out_channels),
             )
 
@@ -41,11 +41,11 @@ class BasicBlock(Block):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__(in_channels, width, stride)
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+    def __init__(self, in_channels: int, width: int, stride: int, bias: bool = False) -> None:
+        super().__init__(in_channels, width, stride, bias)
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -58,14 +58,14 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
-        super().__init__(in_channels, width, stride)
+    def __init__(self, in_channels: int, width: int, stride: int, bias: bool = False) -> None:
+        super().__init__(in_channels, width, stride, bias)
         out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=bias)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=bias)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=bias)
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -94,13 +94,16 @@ BACKBONES = {
 }
 
 
-def make_stage(backbone: Backbone, stage: int) -> nn.Sequential:
-    """Stage `stage` (0 for res2, 1 for res3, 2 for res4); all but the first halve the size."""
+def make_stage(backbone: Backbone, stage: int, bias: bool = False) -> nn.Sequential:
+    """Stage `stage` (0 for res2, 1 for res3, 2 for res4); all but the first halve the size.
+
+    bias: some releases have convolutions with a bias in front of their norms.
+    """
     in_channels = 64 if stage == 0 else backbone.channels[stage - 1]
     width, stride = 64 * 2**stage, 1 if stage == 0 else 2
-    blocks = [backbone.block(in_channels, width, stride)]
+    blocks = [backbone.block(in_channels, width, stride, bias)]
     for _ in range(backbone.blocks[stage] - 1):
-        blocks.append(backbone.block(backbone.channels[stage], width, 1))
+        blocks.append(backbone.block(backbone.channels[stage], width, 1, bias))
     return nn.Sequential(*blocks)
 
 

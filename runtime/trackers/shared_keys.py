@@ -1,0 +1,180 @@
+"""What trackers share whose keys depend on the frame alone: STCN's descendants."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.bundle import TensorSpec
+
+from ..backends import Array, Backend
+from ..estimate import aggregate
+from ..memory import MemoryPolicy
+from .base import Tracker
+
+STRIDE = 16
+
+
+class GroupMemory(Protocol):
+    """What a group remembers; values are [tokens, G * Cv], an object Cv columns of it."""
+
+    def drop_columns(self, start: int, stop: int) -> None: ...
+
+
+M = TypeVar("M", bound=GroupMemory)
+
+
+@dataclass
+class Group(Generic[M]):
+    """Objects that were marked in the same frame: they share their keys and one memory.
+
+    slots: the objects, as a slice of all of them (from 0).
+    indices: the same on the device, int64 [G].
+    """
+
+    start: int
+    objects: int
+    memory: M
+    slots: slice
+    indices: Array
+
+
+class SharedKeys(Tracker, Generic[M]):
+    """One key per token whatever the objects, so one affinity serves all objects of a group.
+
+    Memory is told the probabilities as the decoder gives them, of the padded frame: the padding is
+    estimated like any pixel. In an annotated frame they are aggregated once more, drawn objects
+    among those that were followed, as the official loops do.
+
+    Below, h x w is the feature grid at stride 16, hw = h * w, K objects, G those of a group.
+    """
+
+    graphs = ("encoder", "memorize", "memory_read", "decoder")
+
+    def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
+        super().__init__(backend, size, policy)
+        height, width = self.map_size
+        self.grid = height // STRIDE, width // STRIDE
+        self.hw = self.grid[0] * self.grid[1]
+        self._sides = {"H": size[0], "W": size[1], "H16": height, "W16": width, "hw": self.hw}
+        for stride, suffix in ((16, ""), (8, "8"), (4, "4")):
+            self._sides |= {f"h{suffix}": height // stride, f"w{suffix}": width // stride}
+        self.features = self.outputs("encoder")
+        self.key_channels = self.features["query_key"].shape[-1]
+        *_, self.value_channels = backend.bundle.output("memory_read", "readout").shape
+        self.groups: list[Group[M]] = []
+        self._pending: list[int] = []  # objects of the groups to be made by `allocate`
+        self._encoded = -1  # the frame that `features` are of
+        self._memorized = 0  # the last frame that was memorised
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        height, width = (STRIDE * ceil(side / STRIDE) for side in self.size)
+        return height, width
+
+    @property
+    def separate(self) -> bool:
+        """Whether every object has a memory of its own, whenever it was marked."""
+        return False
+
+    @abstractmethod
+    def new_memory(self, objects: int) -> M:
+        """An empty memory for `objects` objects."""
+
+    @abstractmethod
+    def remember(self, group: Group[M]) -> None:
+        """Memorise `image` with `probabilities` for a group; `features` are those of `image`."""
+
+    @abstractmethod
+    def read(self, group: Group[M]) -> None:
+        """Read the memory of a group for `features`."""
+
+    @abstractmethod
+    def decode(self) -> None:
+        """Fill `probabilities` and `labels` from what was read."""
+
+    def memorize(self) -> None:
+        due = self.frame - self._memorized >= self.policy.every
+        if not (due or any(self.annotated)):
+            return
+        self._memorized = self.frame
+        self._encode()
+        for group in self.groups:
+            self.remember(group)
+
+    def segment(self) -> None:
+        self._encode()
+        for group in self.groups:
+            self.read(group)
+        self.decode()
+
+    def estimate(self) -> NDArray[np.float32]:
+        return self._interior(super().estimate())
+
+    def add(self) -> None:
+        if self._pending and not self.separate:
+            self._pending[-1] += 1
+        else:
+            self._pending.append(1)
+
+    def drop(self, slot: int) -> None:
+        index = slot - 1
+        group = next(g for g in self.groups if g.slots.start <= index < g.slots.stop)
+        group.objects -= 1
+        if group.objects:
+            first = (index - group.slots.start) * self.value_channels
+            group.memory.drop_columns(first, first + self.value_channels)
+        else:
+            self.groups.remove(group)
+        self._place()
+
+    def allocate(self) -> None:
+        super().allocate()
+        for objects in self._pending:
+            memory = self.new_memory(objects)
+            indices = self.backend.empty((objects,), np.int64)
+            self.groups.append(Group(self.frame, objects, memory, slice(0), indices))
+        self._pending.clear()
+        self._place()
+
+    def outputs(self, graph: str, **sides: int) -> dict[str, Array]:
+        """New arrays for the outputs of a graph by name; `sides` are dimensions beyond the size."""
+        known = {**self._sides, **sides}
+        return {s.name: self._new(s, known) for s in self.backend.bundle.graphs[graph].outputs}
+
+    def _new(self, spec: TensorSpec, sides: Mapping[str, int]) -> Array:
+        shape = tuple(sides[side] if isinstance(side, str) else side for side in spec.shape)
+        return self.backend.empty(shape, spec.dtype)
+
+    def _place(self) -> None:
+        """Tell each group which of all objects are its own."""
+        first = 0
+        for group in self.groups:
+            group.slots = slice(first, first + group.objects)
+            if group.indices.shape[0] != group.objects:
+                group.indices = self.backend.empty((group.objects,), np.int64)
+            self.backend.upload(np.arange(first, first + group.objects), group.indices)
+            first += group.objects
+
+    def _encode(self) -> None:
+        if self._encoded != self.frame:
+            self.backend.run("encoder", {"image": self.image}, self.features)
+            self._encoded = self.frame
+
+    def _embed(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        before = self.backend.download(self.probabilities)
+        padded = np.zeros((len(probabilities) - 1, *self.map_size), np.float32)
+        padded[: len(before) - 1] = before[1:]
+        self._interior(padded)[:] = probabilities[1:]
+        return aggregate(padded)
+
+    def _interior(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The view of a padded map [..., H16, W16] that is the frame."""
+        top, left = (
+            (full - side) // 2 for full, side in zip(self.map_size, self.size, strict=True)
+        )
+        return padded[..., top : top + self.size[0], left : left + self.size[1]]
