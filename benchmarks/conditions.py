@@ -11,6 +11,9 @@ from vos_deploy.bundle import Bundle
 
 PACKAGES = ("vos_deploy", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu")
 
+# Arguments of Segmenter that every method has; the others are the method's own.
+GENERAL = {"device", "size", "threads", "memory_every", "memory_frames"}
+
 
 def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a model says of itself, overruled by the arguments the Segmenter was given."""
@@ -22,6 +25,7 @@ def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
         "size": _size(options["size"] or bundle.size or bundle.short_side),
         "device": options["device"],
         "threads": options["threads"] or "one per physical core",
+        "options": {k: v for k, v in options.items() if k not in GENERAL} or "as exported",
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vos_deploy.runtime.backends import DEVICES
+from vos_deploy.runtime.options import add_method_options, given_options
 from vos_deploy.runtime.segmenter import UNLIMITED
 
 
@@ -27,12 +28,13 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads; one per physical core otherwise"
     )
+    add_method_options(parser)
 
 
 def segmenter_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `Segmenter` that `add_segmenter_arguments` asked for."""
     names = ("device", "size", "memory_every", "memory_frames", "threads")
-    return {name: getattr(args, name) for name in names}
+    return {**{name: getattr(args, name) for name in names}, **given_options(args)}
 
 
 def add_report_arguments(parser: argparse.ArgumentParser, files: str) -> None:

@@ -20,12 +20,14 @@ class Reservoir:
 
     def __init__(self, size: int = 4096) -> None:
         self.count = 0
+        self.total = 0.0
         self._size = size
         self._sample: list[float] = []
         self._random = random.Random(0)
 
     def add(self, value: float) -> None:
         self.count += 1
+        self.total += value
         if len(self._sample) < self._size:
             self._sample.append(value)
         elif (place := self._random.randrange(self.count)) < self._size:
@@ -48,13 +50,14 @@ class StageTimes:
             self._stages.setdefault(stage, Reservoir()).add(value)
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Per stage: `p50`, `p90`, `p99` in milliseconds, and `frames`."""
+        """Per stage: `p50`, `p90`, `p99` and `mean` in milliseconds, and `frames`."""
         return {
             stage: {
                 **{
                     f"p{percent}": 1000 * value
                     for percent, value in zip(PERCENTILES, times.percentiles(), strict=True)
                 },
+                "mean": 1000 * times.total / times.count,
                 "frames": times.count,
             }
             for stage, times in self._stages.items()

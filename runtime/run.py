@@ -25,9 +25,9 @@ from vos_deploy.video import FrameSource, open_source
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
 from .backends import DEVICES
+from .options import add_method_options, given_options
 from .report import Report, StageTimes
 from .segmenter import UNLIMITED, Segmenter
-from .trackers import TRACKERS
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     setup_logging()
-    given = {name: getattr(args, name) for name in _method_options() if hasattr(args, name)}
     with (
         open_source(args.video) as source,
         Segmenter(
@@ -52,7 +51,7 @@ def _main(argv: Sequence[str]) -> int:
             memory_frames=args.memory_frames,
             size=args.size,
             threads=args.threads,
-            **given,
+            **given_options(args),
         ) as segmenter,
     ):
         masks = _Masks(args.mask, args.binary_mask, args.objects)
@@ -190,10 +189,6 @@ def _expected(source: FrameSource, limit: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _method_options() -> list[str]:
-    return [option.name for tracker in TRACKERS.values() for option in tracker.options]
-
-
 def parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "vos-deploy-run",
@@ -237,24 +232,8 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=DEVICES, default="auto", help="where the model runs")
     add("--threads", type=_positive, metavar="N", help="CPU threads within one operator")
     add("--json", action="store_true", help="print the summary as JSON")
-    _add_method_options(parser)
+    add_method_options(parser)
     return parser
-
-
-def _add_method_options(parser: argparse.ArgumentParser) -> None:
-    """The options of all methods; a method refuses those of another."""
-    for method, tracker in TRACKERS.items():
-        group = parser.add_argument_group(f"options of {method}") if tracker.options else parser
-        for option in tracker.options:
-            kind: dict[str, Any] = {"type": option.kind, "choices": option.choices or None}
-            if option.kind is bool:
-                kind = {"action": argparse.BooleanOptionalAction}
-            group.add_argument(
-                f"--{option.name.replace('_', '-')}",
-                default=argparse.SUPPRESS,  # so that only what was typed reaches the method
-                help=f"{option.help} (default: {option.default})",
-                **kind,
-            )
 
 
 def _positive(text: str) -> int:
