@@ -1,8 +1,9 @@
-"""STM in PyTorch eager, stage by stage in the official order: what `fps` compares with."""
+"""The networks in PyTorch eager, in the official order: what `fps` compares with. Here STM."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 from vos_deploy.masks import object_ids, one_hot
-from vos_deploy.models import STM, create, load_model
+from vos_deploy.models import STM, Network, create, load_model
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.reference import crop, pad_to_stride
 from vos_deploy.models.stm import QueryFeatures, upsample
@@ -27,7 +28,7 @@ def set_up(threads: int | None) -> dict[str, Any]:
     return {"mode": "eager float32 on the CPU", "threads": torch.get_num_threads()}
 
 
-def load_network(bundle: Bundle, checkpoint: Path | None) -> STM:
+def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
     """The network a model was exported from; with random weights without its checkpoint.
 
     Raises InputError for the checkpoint of another network.
@@ -43,6 +44,18 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> STM:
     return network
 
 
+# The module and class that follows objects with a network of each method.
+FOLLOWERS = {
+    "stm": ("eager", "EagerSTM"),
+}
+
+
+def follower(network: Network, **options: Any) -> Any:
+    """What runs the network frame by frame; options as `Segmenter` takes them."""
+    module, name = FOLLOWERS[network.method]
+    return getattr(import_module(f".{module}", __package__), name)(network, **options)
+
+
 class EagerSTM:
     """Follows objects as the official code does, with a memory of a fixed number of frames.
 
@@ -56,7 +69,8 @@ class EagerSTM:
     probabilities: float32 [1, K, H, W] of the objects in the last frame.
     """
 
-    def __init__(self, model: STM, memory_frames: int) -> None:
+    def __init__(self, model: STM, memory_frames: int, memory_every: int = 1) -> None:
+        assert memory_every == 1, "every frame stays in this memory"
         self.timings: dict[str, float] = {}
         self._model = model
         self._memory_frames = memory_frames

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.runtime import trackers
 from vos_deploy.runtime.backends import DEVICES
+from vos_deploy.runtime.options import add_method_options, given_options
 from vos_deploy.runtime.report import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -28,11 +30,12 @@ log = logging.getLogger(__name__)
 
 EXAMPLE = "python -m vos_deploy.benchmarks fps --model stm/ --checkpoint stm.pth --memory 1,5,10"
 TIMED = "one step on a frame of the working size; no decoding, resizing or writing"
-MEMORY = "full: the annotated frame and those before the current one"
+MEMORY = "full: the annotated frame and the last ones that were memorised"
 DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
 DEFAULT_SIZE = (480, 854)
+DEFAULT_MEMORY = 5
 EXPORTED, PYTORCH, STEP = "exported", "PyTorch", "step"
-# Steps that are not timed once the memory is full.
+# Steps that are not timed, once the memory is full.
 WARM_UP = 2
 # Seconds before each step: idle threads of one engine spin for a while, and would take the cores
 # from the other.
@@ -72,10 +75,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of the frames (default: what the model is fixed to, else 480x854)",
     )
     add("--objects", type=numbers, default="1", metavar="K,K", help="numbers of objects")
-    add("--memory", type=numbers, default="5", metavar="T,T", help="numbers of memory frames")
+    add(
+        "--memory",
+        type=numbers,
+        metavar="T,T",
+        help="numbers of memory frames, where the memory grows with the video (default: 5)",
+    )
+    add(
+        "--memory-every",
+        type=positive,
+        metavar="N",
+        help="memorise every N-th frame, where the method does not memorise all (default: as the "
+        "model's manifest says)",
+    )
     add("--repeats", type=positive, default=20, metavar="N", help="steps to time")
     add("--device", choices=DEVICES, default="auto", help="where the exported model runs")
     add("--threads", type=positive, metavar="N", help="CPU threads of both engines")
+    add_method_options(parser)
     add_report_arguments(parser, "fps.csv and fps.json")
 
 
@@ -86,8 +102,14 @@ def run(args: argparse.Namespace) -> int:
         "size": args.size or bundle.size or DEFAULT_SIZE,
         "threads": args.threads,
     }
-    facts = conditions.model(bundle, options)
-    facts |= {"memory": MEMORY, "repeats": args.repeats, "timed": TIMED}
+    own = given_options(args)
+    facts = conditions.model(bundle, {**options, **own})
+    tracker = trackers.find(bundle)
+    sizes = _memory_sizes(tracker, args.memory)
+    # Where every frame is memorised, for the next one at least, all may stay: it costs the same.
+    every = 1 if tracker.memorizes_all else args.memory_every or bundle.memory.every
+    facts |= {"memory": MEMORY if tracker.grows else "of constant size", "memory every": every}
+    facts |= {"repeats": args.repeats, "timed": TIMED}
     facts |= conditions.machine("torch")
     _warn_if_busy(facts["load"])
     eager, network = None, None
@@ -97,16 +119,19 @@ def run(args: argparse.Namespace) -> int:
         weights = args.checkpoint.name if args.checkpoint else "random"
         facts["PyTorch"] = {**eager.set_up(args.threads), "weights": weights}
     rows = []
-    for objects, memory in product(args.objects, args.memory):
-        with Segmenter(bundle.folder, memory_every=1, memory_frames=memory, **options) as segmenter:
+    for objects, memory in product(args.objects, sizes):
+        kept: dict[str, Any] = {"memory_every": every, "memory_frames": memory}
+        with Segmenter(bundle.folder, **kept, **options, **own) as segmenter:
             sides: dict[str, Steps] = {EXPORTED: segmenter}
             if eager:
-                sides[PYTORCH] = eager.EagerSTM(network, memory)
+                sides[PYTORCH] = eager.follower(network, **kept, **own)
             clip = scene(options["size"], objects)
-            times, differing = measure(sides, clip, memory + WARM_UP, args.repeats)
-        rows += _rows({"Objects": objects, "Memory": memory}, times)
+            untimed = every * (memory or 1) + WARM_UP
+            times, differing = measure(sides, clip, untimed, args.repeats)
+        configuration = {"Objects": objects, "Memory": memory} if memory else {"Objects": objects}
+        rows += _rows(configuration, times)
         if eager and args.checkpoint:
-            facts.setdefault(DIFFERING, {})[f"K={objects} T={memory}"] = differing
+            facts.setdefault(DIFFERING, {})[_spelled(configuration)] = differing
     _publish(args, rows, facts)
     return 0
 
@@ -134,6 +159,19 @@ def measure(
                 times[name].add({**side.timings, STEP: seconds})
         differing.append(np.mean(labels[0] != labels[-1]))
     return {name: stages.summary() for name, stages in times.items()}, float(np.mean(differing))
+
+
+def _memory_sizes(tracker: type[trackers.Tracker], asked: list[int] | None) -> list[int | None]:
+    """How many memory frames to time with; None where the method decides."""
+    if tracker.grows:
+        return [*(asked or [DEFAULT_MEMORY])]
+    if asked:
+        raise InputError("--memory is for methods whose memory grows, and this one's does not")
+    return [None]
+
+
+def _spelled(configuration: Mapping[str, int]) -> str:
+    return " ".join(f"{name.lower()}={value}" for name, value in configuration.items())
 
 
 def _import_eager() -> ModuleType:
@@ -166,10 +204,12 @@ def _rows(configuration: Mapping[str, int], times: Mapping[str, Summary]) -> lis
         for side, summary in times.items():
             for percentile in PERCENTILES:
                 row[f"{side} p{percentile} ms"] = summary.get(stage, {}).get(f"p{percentile}")
-            row[f"{side} FPS"] = 1000 / summary[STEP]["p50"] if stage == STEP else None
+            # Of the mean: a frame that is memorised takes longer than the others.
+            row[f"{side} mean ms"] = summary.get(stage, {}).get("mean")
+            row[f"{side} FPS"] = 1000 / summary[STEP]["mean"] if stage == STEP else None
         if PYTORCH in times:
-            theirs = row[f"{PYTORCH} p50 ms"]
-            row["Speed-up"] = theirs / exported["p50"] if theirs else None
+            theirs = row[f"{PYTORCH} mean ms"]
+            row["Speed-up"] = theirs / exported["mean"] if theirs else None
         rows.append(row)
     return rows
 

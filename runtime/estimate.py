@@ -64,5 +64,6 @@ def aggregate(objects: NDArray[np.float32]) -> NDArray[np.float32]:
     estimate [1 + K, H, W], the background being nobody's pixel."""
     slots = np.concatenate([np.prod(1 - objects, axis=0, keepdims=True), objects])
     slots = slots.clip(np.float32(1e-7), np.float32(1 - 1e-7))
-    odds = slots / (1 - slots)
-    return odds / odds.sum(axis=0, keepdims=True)
+    odds: NDArray[np.float32] = slots / (1 - slots)
+    odds /= odds.sum(axis=0, keepdims=True)
+    return odds

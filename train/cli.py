@@ -11,7 +11,7 @@ import torch
 
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError
-from vos_deploy.models import METHODS, STM, create, load_checkpoint, load_weights
+from vos_deploy.models import STM, load_checkpoint, load_weights
 from vos_deploy.models.imagenet import load_imagenet
 
 from .clips import ClipMixture, StillClips, VideoClips
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         EXAMPLE,
     )
     add = parser.add_argument
-    add("--method", choices=sorted(METHODS), default="stm", help="which network")
+    add("--method", choices=["stm"], default="stm", help="which network")
     add("--output", type=Path, default=Path("runs/stm"), help="checkpoints and TensorBoard log")
 
     network = parser.add_argument_group("network").add_argument
@@ -116,8 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def build_model(args: argparse.Namespace) -> STM:
-    model = create(
-        args.method,
+    model = STM(
         backbone=args.backbone,
         stem=args.stem,
         key_dim=args.key_dim,

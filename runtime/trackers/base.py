@@ -46,12 +46,16 @@ class Tracker(ABC):
 
     graphs: the graphs the method runs.
     options: the settings the method has beyond those of all methods.
+    grows: whether more memory frames make for more work, so that memory_frames matters.
+    memorizes_all: whether every frame is memorised, for the next one at least.
     settings: what the authors use on each data set, by name: values of options and
         `memory_every`.
     """
 
     graphs: ClassVar[tuple[str, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
+    grows: ClassVar[bool] = True
+    memorizes_all: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:

@@ -20,6 +20,7 @@ class STM(Tracker):
     """
 
     graphs = ("encoder", "memorize", "memory_read", "decoder")
+    memorizes_all = True
 
     def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
         super().__init__(backend, size, policy)

@@ -12,8 +12,9 @@ from vos_deploy import benchmarks
 from vos_deploy.benchmarks import fps
 from vos_deploy.benchmarks.cli import main
 from vos_deploy.benchmarks.scene import scene
-from vos_deploy.bundle import Bundle
+from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.commands import run_command
+from vos_deploy.runtime.trackers import TRACKERS
 
 STAGES = {"encoder": 0.004, "decoder": 0.002}
 
@@ -45,7 +46,8 @@ def no_pause(monkeypatch):
 @pytest.fixture
 def model(monkeypatch, tmp_path):
     """A model folder that a `Still` runs."""
-    bundle = Bundle("stm", "fp32", graphs={}, size=(48, 64), folder=tmp_path / "stm")
+    graphs = {name: Graph((), ()) for name in TRACKERS["stm"].graphs}
+    bundle = Bundle("stm", "fp32", graphs, size=(48, 64), folder=tmp_path / "stm")
     monkeypatch.setattr(Bundle, "load", lambda path: bundle)
     monkeypatch.setattr(fps, "Segmenter", Still)
     return str(bundle.folder)
@@ -99,13 +101,18 @@ def test_exported_model_alone(model, tmp_path, capsys):
     ]
     assert rows[0]["exported p50 ms"] == pytest.approx(4)
     assert rows[0]["exported FPS"] is None
-    assert rows[2]["exported FPS"] == pytest.approx(1000 / rows[2]["exported p50 ms"])
+    assert rows[2]["exported FPS"] == pytest.approx(1000 / rows[2]["exported mean ms"])
     assert len(list(csv.DictReader((output / "fps.csv").open()))) == len(rows)
 
 
 def test_speed_up(model):
-    slow = {stage: {"p50": 8.0, "p90": 8.0, "p99": 8.0} for stage in ("encoder", "step")}
-    fast = {stage: {"p50": 2.0, "p90": 2.0, "p99": 2.0} for stage in ("encoder", "finish", "step")}
+    slow = {
+        stage: {"p50": 8.0, "p90": 8.0, "p99": 8.0, "mean": 8.0} for stage in ("encoder", "step")
+    }
+    fast = {
+        stage: {"p50": 2.0, "p90": 2.0, "p99": 2.0, "mean": 2.0}
+        for stage in ("encoder", "finish", "step")
+    }
     encoder, finish, step = fps._rows({}, {"exported": fast, "PyTorch": slow})
     assert encoder["Speed-up"] == step["Speed-up"] == 4.0
     assert finish["Speed-up"] is None and finish["PyTorch p50 ms"] is None

@@ -61,12 +61,11 @@ class SpatialGate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.spatial = nn.Module()
-        self.spatial.conv = nn.Conv2d(2, 1, 7, padding=3)
+        self.spatial = nn.ModuleDict({"conv": nn.Conv2d(2, 1, 7, padding=3)})
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
-        return x * self.spatial.conv(pooled).sigmoid()
+        return x * self.spatial["conv"](pooled).sigmoid()
 
 
 class CBAM(nn.Module):
