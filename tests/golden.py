@@ -66,34 +66,3 @@ def stm_state(name: str) -> dict[str, Any]:
         key: kept.get(key, torch.from_numpy(np.asarray(weights().tensor(key, tuple(shape)))))
         for key, shape in keys("stm")[name].items()
     }
-
-
-def rde_state(name: str) -> dict[str, Any]:
-    """The state dict whose outputs were recorded: "pure" as generated, or "calm", in which the
-    recurrent embedding keeps its size and is read."""
-    import torch
-
-    state = {
-        key: torch.from_numpy(np.asarray(weights().tensor(key, tuple(shape))))
-        for key, shape in keys("rde")["keys"].items()
-    }
-    if name == "pure":
-        return state
-    for branch in ("key", "value"):
-        state[f"mem_compress.{branch}_encoder.non_local.W.weight"] *= 0.01
-        state[f"mem_compress.{branch}_encoder.conv1.conv1.weight"] *= 0.05
-        squeeze = state[f"mem_compress.compress_{branch}.weight"]
-        squeeze *= 0.05
-        diagonal = torch.arange(len(squeeze))
-        squeeze[diagonal, diagonal, :, 1, 1] += 0.5
-    for leaf in ("weight", "bias"):
-        state[f"key_proj.key_proj.{leaf}"] *= 1.5
-    state["value_encoder.conv1.weight"][:, 3:5] *= 10
-    state["decoder.pred.weight"] *= 2
-    return state
-
-
-def rde_probe(name: str, shape: tuple[int, ...], scale: float = 1) -> NDArray[np.float32]:
-    """The input of a recorded part, by name."""
-    found: NDArray[np.float32] = weights().tensor(f"probe.{name}", shape)
-    return found * np.float32(np.prod(shape[1:]) ** 0.5 * scale)

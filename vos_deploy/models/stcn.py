@@ -168,15 +168,17 @@ class Upsample(nn.Module):
 
 
 class Decoder(nn.Module):
+    """f8 and f4 are the channels of the frame's features, `width` those of the compressed map."""
+
     def __init__(
         self, in_channels: int = 1024, f8: int = 512, f4: int = 256, width: int = 512
     ) -> None:
-        """f8, f4: channels of the frame's features at strides 8 and 4."""
         super().__init__()
+        half = width // 2
         self.compress = ResBlock(in_channels, width)
-        self.up_16_8 = Upsample(f8, width, width // 2)
-        self.up_8_4 = Upsample(f4, width // 2, width // 2)
-        self.pred = nn.Conv2d(width // 2, 1, 3, padding=1)
+        self.up_16_8 = Upsample(f8, width, half)
+        self.up_8_4 = Upsample(f4, half, half)
+        self.pred = nn.Conv2d(half, 1, 3, padding=1)
 
     def skips(self, f8: Tensor, f4: Tensor) -> tuple[Tensor, Tensor]:
         """What depends on the frame alone, at strides 8 and 4."""
