@@ -58,7 +58,7 @@ class MemorizeGraph(nn.Module):
 
     def forward(self, image: Tensor, f16: Tensor, masks: Tensor, objects: Tensor) -> Tensor:
         every = masks.unsqueeze(0)
-        own, others = every[:, objects], others_of(every)[:, objects]
+        own, others = (m.index_select(1, objects) for m in (every, others_of(every)))
         seen = self.trunk.features(padded_frame(image), own, others)
         value = self.fuser.attend(self.join(seen, self.join.shared(f16)))
         return value.float().flatten(2).permute(2, 0, 1)

@@ -21,7 +21,7 @@ class Layout:
     slots: what each slot holds. "gt" is the first frame and stays; "last" is the newest memory
         frame; "rde" is the recurrent embedding, which starts as the first frame and takes in every
         later one. What is there twice is read twice, and counts twice in the softmax.
-    first: how many slots are read until a second frame is memorised. All of them hold the first.
+    first: how many slots are read until a second frame is memorised. All hold the first till then.
     """
 
     slots: tuple[str, ...]
@@ -113,12 +113,11 @@ class RecurrentMemory:
     def commit(self) -> None:
         """Take in the frame written last; with an embedding this runs `compress`."""
         if not self._written:
-            for slot in range(1, self._layout.first):
+            for slot in range(1, len(self._layout.slots)):
                 self._copy(0, slot)
         elif "rde" in self._layout.slots:
             embedding = self._layout.slots.index("rde")
-            begun = self._written > 1 or embedding < self._layout.first
-            self._compress(embedding if begun else 0)
+            self._compress(embedding)
             self._copy(self._spare, embedding)
         self._written = min(2, self._written + 1)
 

@@ -218,8 +218,8 @@ def memory_read(
     if top_k is None:
         return scores.softmax(-1).to(memory_value.dtype) @ memory_value
     best, index = scores.topk(min(top_k, scores.shape[-1]), -1)
-    weights = best.softmax(-1).to(memory_value.dtype)
-    return (weights.unsqueeze(-2) @ memory_value[index]).squeeze(-2)
+    weights = torch.zeros_like(scores).scatter(-1, index, best.softmax(-1))
+    return weights.to(memory_value.dtype) @ memory_value
 
 
 def widen_stem(state: dict[str, Tensor]) -> dict[str, Tensor]:
