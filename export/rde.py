@@ -256,4 +256,3 @@ EXPORT = RDEExport(
     "weights. Part of their training data, BL30K, derives from ShapeNet and is for non-commercial "
     "use. Weights you trained yourself are yours, within the terms of their data.",
 )
-

@@ -218,9 +218,7 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
             frames=sum(group.memory.frames * group.objects for group in self.groups),
             capacity=sum((c or 0) * objects for c, objects in limits) if bounded else None,
             bytes=sum(group.memory.nbytes for group in self.groups),
-            evicts=self.layout.evicts
-            if self.layout
-            else MemoryState.of([], self.policy).evicts,
+            evicts=self.layout.evicts if self.layout else MemoryState.of([], self.policy).evicts,
         )
 
     def new_memory(self, objects: int) -> RecurrentMemory | MemoryBank:

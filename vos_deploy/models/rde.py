@@ -121,9 +121,9 @@ class RDE(Network):
 
     def half(self) -> RDE:
         """Half-precision weights but for SAM: it is cubic in what it is given, and recurrent."""
+        compress, self.mem_compress = self.mem_compress, None
         super().half()
-        if self.mem_compress is not None:
-            self.mem_compress.float()
+        self.mem_compress = compress  # not rounded and widened again: as it was
         return self
 
     def encode_key(self, frame: Tensor) -> Features:

@@ -35,9 +35,7 @@ class PlaneConv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.squeeze(2)
-        return F.conv2d(
-            x, weight, self.bias, padding=self.padding[1:], dilation=self.dilation[1:]
-        )
+        return F.conv2d(x, weight, self.bias, padding=self.padding[1:], dilation=self.dilation[1:])
 
 
 class NonLocal(nn.Module):
