@@ -51,3 +51,7 @@ class MethodExport:
     rollout: Rollout
     memory: MemoryDefaults
     licence: str
+
+    def rollout_for(self, model: Any) -> Rollout:
+        """The rollout for a network: that of the method, where it does not depend on it."""
+        return self.rollout

@@ -129,6 +129,9 @@ def relative_error(array: Array, expected: Array) -> float:
 
 def differing(labels: Array, probabilities: Array, tie: float) -> float:
     """Share of the pixels labelled otherwise than `probabilities` [1+K, H, W] say, where the best
-    slot leads by more than `tie`."""
+    slot leads by more than `tie`. Probabilities of a padded frame count within the frame."""
+    pads = ((p - side) // 2 for p, side in zip(probabilities.shape[1:], labels.shape, strict=True))
+    inside = (slice(pad, pad + side) for pad, side in zip(pads, labels.shape, strict=True))
+    probabilities = probabilities[:, *inside]
     second, best = np.partition(probabilities, -2, axis=0)[-2:]
     return float(((labels != probabilities.argmax(0)) & (best - second > tie)).mean())

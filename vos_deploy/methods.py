@@ -2,4 +2,5 @@
 
 METHODS = {
     "stm": "STM (Oh et al., ICCV 2019)",
+    "rde": "RDE-VOS (Li et al., CVPR 2022)",
 }

@@ -7,11 +7,13 @@ from typing import Any
 from ..errors import InputError
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
 from .network import Network
+from .rde import RDE
 from .registry import METHODS
 from .stm import STM
 
 __all__ = [
     "METHODS",
+    "RDE",
     "STM",
     "Checkpoint",
     "Network",

@@ -168,12 +168,17 @@ class Upsample(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, in_channels: int = 1024) -> None:
+    """f8 and f4 are the channels of the frame's features, `width` those of the compressed map."""
+
+    def __init__(
+        self, in_channels: int = 1024, f8: int = 512, f4: int = 256, width: int = 512
+    ) -> None:
         super().__init__()
-        self.compress = ResBlock(in_channels, 512)
-        self.up_16_8 = Upsample(512, 512, 256)
-        self.up_8_4 = Upsample(256, 256, 256)
-        self.pred = nn.Conv2d(256, 1, 3, padding=1)
+        half = width // 2
+        self.compress = ResBlock(in_channels, width)
+        self.up_16_8 = Upsample(f8, width, half)
+        self.up_8_4 = Upsample(f4, half, half)
+        self.pred = nn.Conv2d(half, 1, 3, padding=1)
 
     def skips(self, f8: Tensor, f4: Tensor) -> tuple[Tensor, Tensor]:
         """What depends on the frame alone, at strides 8 and 4."""
@@ -213,8 +218,8 @@ def memory_read(
     if top_k is None:
         return scores.softmax(-1).to(memory_value.dtype) @ memory_value
     best, index = scores.topk(min(top_k, scores.shape[-1]), -1)
-    weights = best.softmax(-1).to(memory_value.dtype)
-    return (weights.unsqueeze(-2) @ memory_value[index]).squeeze(-2)
+    weights = torch.zeros_like(scores).scatter(-1, index, best.softmax(-1))
+    return weights.to(memory_value.dtype) @ memory_value
 
 
 def widen_stem(state: dict[str, Tensor]) -> dict[str, Tensor]:

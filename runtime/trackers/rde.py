@@ -1,0 +1,286 @@
+"""RDE-VOS: Recurrent Dynamic Embedding for Video Object Segmentation (Li et al., CVPR 2022)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vos_deploy.errors import InputError
+
+from ..backends import Array, Backend
+from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
+from .base import Option
+from .shared_keys import Group, SharedKeys
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a mode remembers, and what of it is read.
+
+    slots: what each slot holds. "gt" is the first frame and stays; "last" is the newest memory
+        frame; "rde" is the recurrent embedding, which starts as the first frame and takes in every
+        later one. What is there twice is read twice, and counts twice in the softmax.
+    first: how many slots are read until a second frame is memorised. All hold the first till then.
+    """
+
+    slots: tuple[str, ...]
+    first: int
+
+    @property
+    def evicts(self) -> str:
+        """What becomes of the other memory frames."""
+        kept = [n for slot, n in (("gt", "first"), ("last", "newest")) if slot in self.slots]
+        frames = f"all but {' and '.join(kept)}" if kept else "all"
+        return f"{frames}, compressed into one" if "rde" in self.slots else frames
+
+
+LAYOUTS = {
+    "two-frames-compress": Layout(("gt", "gt", "rde", "last"), first=2),
+    "gt-compress": Layout(("gt", "rde"), first=2),
+    "last-compress": Layout(("rde", "last"), first=1),
+    "compress": Layout(("rde",), first=1),
+    "two-frames": Layout(("gt", "gt", "last"), first=1),
+    "gt": Layout(("gt",), first=1),
+    "last": Layout(("last",), first=1),
+}
+GROWING = "stm"  # the mode that keeps memory frames as they are, up to the capacity of a bank
+
+
+class RecurrentMemory:
+    """The slots of a layout, for G objects that share their keys and their first frame.
+
+    What is read is always the first slots: one block of keys [tokens, Ck] and values
+    [tokens, G * Cv]. Behind them is room for a new frame that no slot keeps, and for the new
+    embedding while the old one is being read.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        layout: Layout,
+        grid: tuple[int, int],
+        key_channels: int,
+        value_shape: tuple[int, int],
+    ) -> None:
+        """value_shape: (G, Cv)."""
+        self._backend = backend
+        self._layout = layout
+        self._grid = grid
+        self._value_channels = value_shape[1]
+        self._written = 0  # frames memorised so far; two stand for more
+        slots = len(layout.slots)
+        self._newest = layout.slots.index("last") if "last" in layout.slots else slots
+        self._spare = max(slots, self._newest + 1)
+        tokens = (self._spare + 1, grid[0] * grid[1])
+        self._keys = backend.empty((*tokens, key_channels), np.float32)
+        self._values = backend.empty((*tokens, value_shape[0] * value_shape[1]), np.float32)
+
+    @property
+    def keys(self) -> Array:
+        """What is read of the keys, [tokens, Ck]: a view."""
+        return self._tokens(self._keys)
+
+    @property
+    def values(self) -> Array:
+        """What is read of the values, [tokens, G * Cv]: a view."""
+        return self._tokens(self._values)
+
+    @property
+    def frames(self) -> int:
+        """Different frames that are held, the embedding among them."""
+        return (0, 1, self.capacity)[self._written]
+
+    @property
+    def capacity(self) -> int:
+        return len(set(self._layout.slots))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the buffers."""
+        return self._keys.nbytes + self._values.nbytes
+
+    @property
+    def keeps_only_first(self) -> bool:
+        """Whether later frames change nothing, and need not be written."""
+        return set(self._layout.slots) == {"gt"}
+
+    def write(self) -> tuple[Array, Array]:
+        """Views for a new frame, key [1, hw, Ck] and value [1, hw, G * Cv], to be filled; `commit`
+        then takes the frame in."""
+        return self._slot(self._newest if self._written else 0)
+
+    def commit(self) -> None:
+        """Take in the frame written last; with an embedding this runs `compress`."""
+        if not self._written:
+            for slot in range(1, len(self._layout.slots)):
+                self._copy(0, slot)
+        elif "rde" in self._layout.slots:
+            embedding = self._layout.slots.index("rde")
+            self._compress(embedding)
+            self._copy(self._spare, embedding)
+        self._written = min(2, self._written + 1)
+
+    def drop_columns(self, start: int, stop: int) -> None:
+        """Shrink all values by their columns start..stop: those of an object that is gone."""
+        self._values = without_columns(self._backend, self._values, start, stop)
+
+    def _compress(self, old: int) -> None:
+        """Fill the spare slot with the embedding of slot `old` and the newest frame."""
+        (old_key, old_value), (new_key, new_value) = map(self._slot, (old, self._newest))
+        key, value = self._slot(self._spare)
+        columns = (value.shape[2] // self._value_channels, self._value_channels)
+        key_map, value_map = (*self._grid, key.shape[2]), (*self._grid, *columns)
+        self._backend.run(
+            "compress",
+            {
+                "old_key": old_key.reshape(key_map),
+                "new_key": new_key.reshape(key_map),
+                "old_value": old_value.reshape(value_map),
+                "new_value": new_value.reshape(value_map),
+            },
+            {"key": key[0], "value": value[0].reshape((value.shape[1], *columns))},
+        )
+
+    def _slot(self, index: int) -> tuple[Array, Array]:
+        slot = slice(index, index + 1)
+        return self._keys[slot], self._values[slot]
+
+    def _copy(self, source: int, target: int) -> None:
+        for one, other in zip(self._slot(source), self._slot(target), strict=True):
+            self._backend.copy(one, other)
+
+    def _tokens(self, buffer: Array) -> Array:
+        slots = (0, self._layout.first, len(self._layout.slots))[self._written]
+        view: Array = buffer[:slots].reshape((slots * buffer.shape[1], buffer.shape[2]))
+        return view
+
+
+class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
+    """Memory: the annotated frame, the newest memory frame, and the recurrent embedding of all
+    memory frames; or fewer of these, by `mode`. Its size does not depend on the video's length.
+
+    Memory frames are those whose mask was given, and every `policy.every`-th frame after them.
+    With every = 3, frames 1 to 3 are read from the memory of frame 0, frames 4 to 6 from that of
+    frames 0 and 3, and so on.
+    """
+
+    grows = False
+    options = (
+        Option(
+            "mode",
+            str,
+            "two-frames-compress",
+            "what is remembered of past frames",
+            (*LAYOUTS, GROWING),
+        ),
+        Option("top_k", int, 40, "memory positions that each position of a frame reads from"),
+    )
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "davis2017": {"memory_every": 3, "top_k": 40},
+        "davis2016": {"memory_every": 3, "top_k": 40},
+        "youtube": {"memory_every": 4, "top_k": 20},
+    }
+
+    def __init__(
+        self,
+        backend: Backend,
+        size: tuple[int, int],
+        policy: MemoryPolicy,
+        mode: str = "two-frames-compress",
+        top_k: int = 40,
+    ) -> None:
+        super().__init__(backend, size, policy)
+        self.layout = LAYOUTS.get(mode)
+        if top_k < 1:
+            raise InputError(f"option 'top_k' is {top_k}, and should be at least 1")
+        if self.layout and "rde" in self.layout.slots:
+            if "compress" not in backend.bundle.graphs:
+                free = [m for m in (*LAYOUTS, GROWING) if "compress" not in m]
+                raise InputError(
+                    f"the network of {backend.bundle.folder} cannot compress its memory (its "
+                    f"checkpoint is of the first training stage), which the mode {mode!r} needs; "
+                    f"choose one of {', '.join(free)}"
+                )
+            if min(self.grid) < 2:
+                raise InputError(
+                    f"frames of {size[0]}x{size[1]} are too small for the mode {mode!r}: both "
+                    "sides should be 17 pixels or more"
+                )
+        self.top_k = backend.empty((1,), np.int64)
+        backend.upload(np.array([top_k], np.int64), self.top_k)
+
+    @property
+    def memory(self) -> MemoryState:
+        limits = [(group.memory.capacity, group.objects) for group in self.groups]
+        bounded = all(capacity is not None for capacity, _ in limits)
+        return MemoryState(
+            frames=sum(group.memory.frames * group.objects for group in self.groups),
+            capacity=sum((c or 0) * objects for c, objects in limits) if bounded else None,
+            bytes=sum(group.memory.nbytes for group in self.groups),
+            evicts=self.layout.evicts if self.layout else MemoryState.of([], self.policy).evicts,
+        )
+
+    def new_memory(self, objects: int) -> RecurrentMemory | MemoryBank:
+        if self.layout:
+            return RecurrentMemory(
+                self.backend,
+                self.layout,
+                self.grid,
+                self.key_channels,
+                (objects, self.value_channels),
+            )
+        return MemoryBank(
+            self.backend,
+            (self.hw, self.key_channels),
+            (self.hw, objects * self.value_channels),
+            np.float32,
+            self.policy.frames,
+        )
+
+    def allocate(self) -> None:
+        super().allocate()
+        self.readout = self.outputs("memory_read", G=self.num_objects)["readout"]
+
+    def remember(self, group: Group[RecurrentMemory | MemoryBank]) -> None:
+        memory = group.memory
+        if memory.frames and memory.keeps_only_first:
+            return
+        key, value = memory.write()
+        self.backend.copy(self.features["query_key"], key[0])
+        columns = (self.hw, group.objects, self.value_channels)
+        self.backend.run(
+            "memorize",
+            {
+                "image": self.image,
+                "f16": self.features["f16"],
+                "masks": self.probabilities[1:],
+                "objects": group.indices,
+            },
+            {"memory_value": value.reshape(columns)},
+        )
+        memory.commit()
+
+    def read(self, group: Group[RecurrentMemory | MemoryBank]) -> None:
+        keys, values = group.memory.keys, group.memory.values
+        columns = (keys.shape[0], group.objects, self.value_channels)
+        self.backend.run(
+            "memory_read",
+            {
+                "query_key": self.features["query_key"],
+                "memory_key": keys,
+                "memory_value": values.reshape(columns),
+                "top_k": self.top_k,
+            },
+            {"readout": self.readout[group.slots]},
+        )
+
+    def decode(self) -> None:
+        grids = (self.num_objects, *self.grid, self.value_channels)
+        shared = {name: self.features[name] for name in ("shared16", "skip8", "skip4")}
+        self.backend.run(
+            "decoder",
+            # The image tells the decoder the size to cut the padding down to.
+            {"readout": self.readout.reshape(grids), **shared, "image": self.image},
+            {"probabilities": self.probabilities, "labels": self.labels},
+        )
