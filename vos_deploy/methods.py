@@ -2,4 +2,5 @@
 
 METHODS = {
     "stm": "STM (Oh et al., ICCV 2019)",
+    "imsfr": "IMSFR (Dang et al., TIP 2023)",
 }

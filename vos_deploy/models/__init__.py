@@ -6,11 +6,13 @@ from typing import Any
 
 from ..errors import InputError
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
+from .imsfr import IMSFR
 from .network import Network
 from .registry import METHODS
 from .stm import STM
 
 __all__ = [
+    "IMSFR",
     "METHODS",
     "STM",
     "Checkpoint",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .imsfr import IMSFR
 from .network import Network
 from .stm import STM
 
-METHODS: dict[str, type[Network]] = {"stm": STM}
+METHODS: dict[str, type[Network]] = {"stm": STM, "imsfr": IMSFR}

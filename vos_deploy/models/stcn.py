@@ -168,12 +168,17 @@ class Upsample(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, in_channels: int = 1024) -> None:
+    """f8 and f4 are the channels of the frame's features, `width` those of the compressed map."""
+
+    def __init__(
+        self, in_channels: int = 1024, f8: int = 512, f4: int = 256, width: int = 512
+    ) -> None:
         super().__init__()
-        self.compress = ResBlock(in_channels, 512)
-        self.up_16_8 = Upsample(512, 512, 256)
-        self.up_8_4 = Upsample(256, 256, 256)
-        self.pred = nn.Conv2d(256, 1, 3, padding=1)
+        half = width // 2
+        self.compress = ResBlock(in_channels, width)
+        self.up_16_8 = Upsample(f8, width, half)
+        self.up_8_4 = Upsample(f4, half, half)
+        self.pred = nn.Conv2d(half, 1, 3, padding=1)
 
     def skips(self, f8: Tensor, f4: Tensor) -> tuple[Tensor, Tensor]:
         """What depends on the frame alone, at strides 8 and 4."""
