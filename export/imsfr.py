@@ -60,11 +60,11 @@ class MemorizeGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         encoder = self.model.value_encoder
         own, others = (x[:, objects] for x in (masks.unsqueeze(0), others_of(masks.unsqueeze(0))))
-        seen, seen_next = (
-            encoder.features(padded_frame(x), own, others) for x in (image, next_image)
-        )
-        fused = encoder.fuser.attend(self.block1(seen, self.block1.shared(f16)))
-        value = encoder.gate(fused, seen_next)
+        # Both frames in one batch, [2, G, 256, h, w]: they are seen through the same masks.
+        both = torch.cat([padded_frame(image), padded_frame(next_image)])
+        seen = encoder.features(both, own, others).unflatten(0, (2, -1))
+        fused = encoder.fuser.attend(self.block1(seen[0], self.block1.shared(f16)))
+        value = encoder.gate(fused, seen[1])
         latest = self.model.fourier_value(value)
         # Objects side by side in every token.
         return tuple(tokens(x.to(fused.dtype)).transpose(0, 1) for x in (value, latest))
@@ -92,7 +92,9 @@ class SampleReadGraph(nn.Module):
             readout = memory_read_frames_symbolic(query_key, memory_key, values, frames, top_k)
         else:
             hw = len(query_key)
-            keys, values = (x.unflatten(0, (-1, hw))[frames].flatten(0, 1) for x in (memory_key, values))
+            keys, values = (
+                x.unflatten(0, (-1, hw))[frames].flatten(0, 1) for x in (memory_key, values)
+            )
             readout = memory_read(query_key, keys, values, int(top_k))
         return readout.unflatten(1, (objects, channels)).transpose(0, 1)
 
@@ -189,6 +191,7 @@ def graphs(model: IMSFR, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "frames": torch.tensor([1, 0, 1]),
                 "top_k": torch.tensor([TOP_K]),
             },
+            ties=0.05,
         ),
         "frame_read": GraphSpec(
             MemoryReadGraph(),
