@@ -4,6 +4,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 
 from .base import Option, Tracker
+from .imsfr import IMSFR
 from .rde import RDE
 from .stm import STM
 
@@ -12,6 +13,7 @@ __all__ = ["TRACKERS", "Option", "Tracker", "find"]
 TRACKERS: dict[str, type[Tracker]] = {
     "stm": STM,
     "rde": RDE,
+    "imsfr": IMSFR,
 }
 
 

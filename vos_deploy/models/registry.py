@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from .imsfr import IMSFR
 from .network import Network
 from .rde import RDE
 from .stm import STM
 
-METHODS: dict[str, type[Network]] = {"stm": STM, "rde": RDE}
+METHODS: dict[str, type[Network]] = {
+    "stm": STM,
+    "rde": RDE,
+    "imsfr": IMSFR,
+}
