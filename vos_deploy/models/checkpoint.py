@@ -60,11 +60,17 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     return Checkpoint(found, config, state, metadata)
 
 
-def load_model(path: str | Path, method: str | None = None) -> Network:
-    """The network of a checkpoint, its weights loaded strictly, in eval mode."""
+def load_model(
+    path: str | Path, method: str | None = None, trunk: str | Path | None = None
+) -> Network:
+    """The network of a checkpoint, its weights loaded strictly, in eval mode.
+
+    `trunk` is torchvision's file, for a method whose official release leaves the trunk to it.
+    """
     checkpoint = load_checkpoint(path, method)
     model = METHODS[checkpoint.method](**checkpoint.config)
-    load_weights(model, checkpoint.state_dict, source=str(path))
+    state = model.complete(checkpoint.state_dict, trunk)
+    load_weights(model, state, source=str(path))
     return model
 
 

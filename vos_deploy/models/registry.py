@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from .gfrtm import GFRTM
 from .network import Network
 from .stm import STM
 
-METHODS: dict[str, type[Network]] = {"stm": STM}
+METHODS: dict[str, type[Network]] = {
+    "stm": STM,
+    "gfrtm": GFRTM,
+}
