@@ -7,11 +7,14 @@ of the score. The two shallow ones and the upsampling run for every frame.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 WIDTH = 64
+LARGEST_LOGIT = math.log(1e7 - 1)
 DEEP, SHALLOW = ("layer5", "layer4"), ("layer3", "layer2")
 
 
@@ -193,22 +196,23 @@ class Decoder(nn.Module):
         return self.project(x, size)
 
 
-def merge(logits: Tensor) -> Tensor:
-    """Object logits [K, H, W] -> probabilities [1+K, H, W], background first, summing to 1.
+def merge(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Object logits [K, H, W] -> probabilities [1+K, H, W], background first, summing to 1, and
+    labels [H, W], the slots of the largest.
 
-    The double merge of the original. The first: a softmax over the odds of the objects and of the
-    background, whose probability is the least 1 - p of any object; the winner of a pixel keeps its
-    share, the others get nothing. The second merges these once more, which comes to: the pixel is
-    the winner's if its share exceeds one half, else background. So the planes of the objects are
-    those of the first merge, and the background is what they leave: the largest plane of a pixel
-    is its label. Odds are e^logit; probabilities count from 1e-7 to 1 - 1e-7.
+    The double merge of the original. The first merge is a softmax over the odds of the objects and
+    of the background, whose probability is the least 1 - p of any object; the winner of a pixel
+    keeps its share, the others get nothing. The second merges these once more, which comes to: the
+    pixel is the winner's if its share exceeds one half, else background. So the planes of the
+    objects are those of the first merge, and the background is what they leave. Odds are e^logit;
+    probabilities count from 1e-7 to 1 - 1e-7.
     """
-    bound = torch.log(torch.tensor(1e7 - 1)).item()
-    logits = logits.float().clamp(-bound, bound)
+    logits = logits.float().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
     odds = torch.cat([-logits.amax(0, keepdim=True), logits]).exp()
-    shares = (odds - odds.amax(0, keepdim=True)).exp()
-    best = shares.argmax(0, keepdim=True)
-    shares = shares / shares.sum(0, keepdim=True)
-    slots = torch.arange(len(odds), device=odds.device).view(-1, 1, 1)
-    objects = torch.where(slots == best, shares, 0.0)[1:]
-    return torch.cat([1 - objects.sum(0, keepdim=True), objects])
+    winner = odds.argmax(0, keepdim=True)
+    share = 1 / (odds - odds.amax(0, keepdim=True)).exp().sum(0, keepdim=True)
+    slots = torch.arange(1, len(odds), device=odds.device).view(-1, 1, 1)
+    objects = torch.where(slots == winner, share, 0.0)
+    background = torch.where(winner > 0, 1 - share, 1.0)
+    labels = torch.where(share > 0.5, winner, 0)[0]
+    return torch.cat([background, objects]), labels
