@@ -280,8 +280,10 @@ def regression(run: Run, layer4: Array, target: Array) -> dict[str, Array]:
     """A target model by ridge regression of the target [1, 1, h, w] on randomly projected
     features."""
     middle, channels = 96, layer4.shape[1]
-    project = np.random.default_rng(0).normal(0, channels**-0.5, (middle, channels))
-    weights = {"project": project.astype(np.float32), "kernel": np.zeros((9, middle), np.float32)}
+    generator = np.random.default_rng(0)
+    project = generator.normal(0, channels**-0.5, (middle, channels)).astype(np.float32)
+    kernel = generator.normal(0, 0.1, (9, middle)).astype(np.float32)
+    weights = {"project": project, "kernel": kernel}
     projected = run("score", {"layer4": layer4, **weights})["projected"].astype(np.float64)
     h, w = target.shape[-2:]
     padded = np.pad(projected.reshape(h, w, middle), ((1, 1), (1, 1), (0, 0)))

@@ -1,6 +1,7 @@
 """The target model of FRTM (Robinson et al., CVPR 2020) as Reuse-VOS uses it: a 1x1 projection of
 the deep features to 96 channels and a 3x3 kernel to a score, learned for each object."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,15 +62,15 @@ class TargetModel:
         everywhere = np.full(self.kernel.size, FILTER)
         self._optimizer = Optimizer(everywhere, everywhere)
 
-    def learn(self, features: NDArray[Any], labels: NDArray[Any]) -> None:
+    def learn(self, features: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]) -> None:
         """Learn from the first frame and what was painted from it.
 
-        features: float [n, h * w, C], the frame itself first; labels: [n, H, W] in {0, 1}.
+        features: float [h * w, C] each, the frame's own first; labels: [H, W] each, in {0, 1}.
         """
         count = len(features)
-        raw = Samples(count, self.samples.grid, features.shape[2], np.float64)
-        raw.features[:] = features
+        raw = Samples(count, self.samples.grid, features[0].shape[1], np.float64)
         for slot, label in enumerate(labels):
+            raw.features[slot] = features[slot]
             raw.set_label(slot, label)
         raw.start(count)
         split = self.project.size

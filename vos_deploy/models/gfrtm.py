@@ -143,19 +143,25 @@ class TemplateMatching(nn.Module):
         return self.blend(torch.cat([features, similarity], 1))
 
 
-def cell_maxima(x: Tensor, axis: int) -> Tensor:
-    """Adaptive max-pooling of one axis to 7 cells, [floor(i n / 7), ceil((i + 1) n / 7))."""
-    n = x.shape[axis]
-    cells = [
-        x.narrow(axis, i * n // GATE_CELLS, -(-(i + 1) * n // GATE_CELLS) - i * n // GATE_CELLS)
-        for i in range(GATE_CELLS)
-    ]
-    return torch.stack([cell.amax(axis) for cell in cells], axis)
-
-
 class Cells(nn.Module):
+    """Adaptive max-pooling to 7x7, [floor(i n / 7), ceil((i + 1) n / 7)) along each axis.
+
+    Written with masks, since exporters want windows of one size.
+    """
+
     def forward(self, x: Tensor) -> Tensor:
-        return cell_maxima(cell_maxima(x, 2), 3)
+        rows, columns = (self.members(x.shape[axis], x) for axis in (2, 3))
+        x = torch.where(rows[..., None], x.unsqueeze(2), -torch.inf).amax(3)
+        return torch.where(columns, x.unsqueeze(3), -torch.inf).amax(4)
+
+    @staticmethod
+    def members(n: int, x: Tensor) -> Tensor:
+        """[7, n]: which of n positions are in which cell."""
+        cells = torch.arange(GATE_CELLS, device=x.device).unsqueeze(1)
+        at = torch.arange(n, device=x.device)
+        first = cells * n // GATE_CELLS
+        end = ((cells + 1) * n + GATE_CELLS - 1) // GATE_CELLS
+        return (at >= first) & (at < end)
 
 
 class Matching(nn.Module):
