@@ -7,11 +7,11 @@ of the score. The two shallow ones and the upsampling run for every frame.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .aggregate import EPSILON
 
 WIDTH = 64
 # What a cell gives to the pixels around it when its map is doubled: pixels 2 i - 3 to 2 i + 4.
@@ -19,7 +19,6 @@ BICUBIC = (
     *(-0.03515625, -0.10546875, 0.26171875, 0.87890625),
     *(0.87890625, 0.26171875, -0.10546875, -0.03515625),
 )
-LARGEST_LOGIT = math.log(1e7 - 1)
 DEEP, SHALLOW = ("layer5", "layer4"), ("layer3", "layer2")
 
 
@@ -222,15 +221,19 @@ def merge(logits: Tensor) -> tuple[Tensor, Tensor]:
     of the background, whose probability is the least 1 - p of any object; the winner of a pixel
     keeps its share, the others get nothing. The second merges these once more, which comes to: the
     pixel is the winner's if its share exceeds one half, else background. So the planes of the
-    objects are those of the first merge, and the background is what they leave. Odds are e^logit;
-    probabilities count from 1e-7 to 1 - 1e-7.
+    objects are those of the first merge, and the background is what they leave.
+
+    Probabilities p are float32 between 1e-7 and 1 - 1e-7, and odds p / (1 - p). That rounds: two
+    objects that are both certain of a pixel are equal there, and it goes to the background.
     """
-    logits = logits.float().clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
-    odds = torch.cat([-logits.amax(0, keepdim=True), logits]).exp()
+    # Spelled out, since engines round their sigmoids each in their own way where they near 1.
+    objects = (1 / (1 + (-logits.float()).exp())).clamp(EPSILON, 1 - EPSILON)
+    background = (1 - objects).amin(0, keepdim=True)
+    slots = torch.cat([background, objects])
+    odds = slots / (1 - slots)
     winner = odds.argmax(0, keepdim=True)
     share = 1 / (odds - odds.amax(0, keepdim=True)).exp().sum(0, keepdim=True)
-    slots = torch.arange(1, len(odds), device=odds.device).view(-1, 1, 1)
-    objects = torch.where(slots == winner, share, 0.0)
-    background = torch.where(winner > 0, 1 - share, 1.0)
-    labels = torch.where(share > 0.5, winner, 0)[0]
-    return torch.cat([background, objects]), labels
+    index = torch.arange(1, len(odds), device=odds.device).view(-1, 1, 1)
+    kept = torch.where(index == winner, share, 0.0)
+    left = torch.where(winner > 0, 1 - share, 1.0)
+    return torch.cat([left, kept]), torch.where(share > 0.5, winner, 0)[0]
