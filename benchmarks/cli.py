@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, jf, memory, parity
+from . import fps, jf, memory, parity, reuse
 
 
 class Benchmark(Protocol):
@@ -23,7 +23,13 @@ class Benchmark(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"jf": jf, "fps": fps, "parity": parity, "memory": memory}
+BENCHMARKS: dict[str, Benchmark] = {
+    "jf": jf,
+    "fps": fps,
+    "parity": parity,
+    "memory": memory,
+    "reuse": reuse,
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
 from vos_deploy.models import Network
 
-from . import imsfr, rde, stm
+from . import gfrtm, imsfr, rde, stm
 from .compress import store_half
 from .graph import MethodExport
 from .to_onnx import tensor_specs, to_onnx
@@ -29,6 +29,7 @@ METHODS: dict[str, MethodExport] = {
     "stm": stm.EXPORT,
     "rde": rde.EXPORT,
     "imsfr": imsfr.EXPORT,
+    "gfrtm": gfrtm.EXPORT,
 }
 
 

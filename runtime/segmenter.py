@@ -174,6 +174,11 @@ class Segmenter:
             return MemoryState.of([], self._policy)
         return self._tracker.memory
 
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What the method counts about the video so far, by name, such as "reuse rate"."""
+        return {} if self._tracker is None else self._tracker.statistics
+
     def close(self) -> None:
         """Free what the device holds. The segmenter cannot be used afterwards."""
         self.reset()

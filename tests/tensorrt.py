@@ -22,7 +22,7 @@ def dimension_ranges() -> dict[str, tuple[int, ...]]:
     for axis, (name, low) in enumerate((("H", "h"), ("W", "w"))):
         sides = tuple(frame[axis] for frame in FRAMES)
         sizes[name] = sides
-        sizes |= {f"{low}{s}": tuple(-(-side // s) for side in sides) for s in (4, 8)}
+        sizes |= {f"{low}{s}": tuple(-(-side // s) for side in sides) for s in (4, 8, 32)}
         sizes[low] = tuple(-(-side // 16) for side in sides)
         sizes[f"{name}16"] = tuple(16 * side for side in sizes[low])
     sizes["hw"] = tuple(h * w for h, w in zip(sizes["h"], sizes["w"], strict=True))

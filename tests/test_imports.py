@@ -66,6 +66,7 @@ def test_engine_neutral_folders_name_no_framework() -> None:
         "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.onnx_runtime, vos_deploy.runtime.backends.ort",
         "import vos_deploy.runtime.trackers.stm",
+        "import vos_deploy.runtime.trackers.gfrtm, vos_deploy.benchmarks.reuse",
     ],
 )
 def test_imports_without_engines(statement: str) -> None:

@@ -4,4 +4,5 @@ METHODS = {
     "stm": "STM (Oh et al., ICCV 2019)",
     "rde": "RDE-VOS (Li et al., CVPR 2022)",
     "imsfr": "IMSFR (Dang et al., TIP 2023)",
+    "gfrtm": "Reuse-VOS, G-FRTM (Park et al., CVPR 2021)",
 }

@@ -4,6 +4,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 
 from .base import Option, Tracker
+from .gfrtm import GFRTM
 from .imsfr import IMSFR
 from .rde import RDE
 from .stm import STM
@@ -14,6 +15,7 @@ TRACKERS: dict[str, type[Tracker]] = {
     "stm": STM,
     "rde": RDE,
     "imsfr": IMSFR,
+    "gfrtm": GFRTM,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .gfrtm import GFRTM
 from .imsfr import IMSFR
 from .network import Network
 from .rde import RDE
@@ -11,4 +12,5 @@ METHODS: dict[str, type[Network]] = {
     "stm": STM,
     "rde": RDE,
     "imsfr": IMSFR,
+    "gfrtm": GFRTM,
 }
