@@ -16,7 +16,7 @@ from vos_deploy.frames import MIN_SIDE, Size
 from vos_deploy.manifest import export_command
 from vos_deploy.plan import SUFFIX
 
-from .backends.device import Gpu, describe_gpu, import_cuda
+from .backends.cuda import Gpu, describe_gpu, import_cuda
 from .engines.builder import EngineBuilder
 from .engines.library import RUNTIMES, import_runtime
 from .engines.profiles import Limits, dimension_ranges, fixed_to, parse_range, stride_of

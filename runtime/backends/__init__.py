@@ -56,7 +56,7 @@ def create(
 
 
 def _device_for_graphs() -> str:
-    from .device import import_cuda
+    from .cuda import import_cuda
     from .ort_cuda import is_offered
 
     if not is_offered():

@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from vos_deploy.bundle import Bundle
 
 from .base import Array, Backend
-from .device import CudaDevice, Device, DeviceArray
+from .cuda import CudaDevice
+from .device import Device, DeviceArray
 
 # Inputs whose values an engine wants on the host are a few numbers; what else was uploaded need
 # not be kept.
