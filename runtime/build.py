@@ -92,7 +92,8 @@ def build(
     )
     module = import_runtime(runtime)
     gpu = _gpu(module)
-    builder = EngineBuilder(module, gpu and (timing_cache or _default_cache(module, gpu)))
+    cache = None if gpu is None else timing_cache or _default_cache(module, gpu)
+    builder = EngineBuilder(module, cache)
     graphs, varying = fixed_to(bundle, limits), dimension_ranges(limits)
     engines, profiles = {}, {}
     for name in progress(list(graphs), description="build", unit="graph"):
@@ -110,8 +111,8 @@ def build(
         engine=Engines(
             runtime=module.__name__,
             version=module.__version__,
-            gpu=gpu and gpu.name,
-            compute_capability=gpu and gpu.compute_capability,
+            gpu=None if gpu is None else gpu.name,
+            compute_capability=None if gpu is None else gpu.compute_capability,
             max_objects=limits.max_objects,
             memory_frames=limits.memory_frames,
             profiles=profiles,
@@ -138,7 +139,7 @@ def _size(bundle: Bundle, asked: Size | None) -> Size:
         text = "{}x{}".format(*asked)
         command = export_command(bundle.folder, bundle.method, f"--size {text}")
         raise InputError(
-            f"{bundle.folder} is fixed to {'{}x{}'.format(*bundle.size or ())}, and --size is "
+            f"{bundle.folder} is fixed to {'{}x{}'.format(*bundle.size)}, and --size is "
             f"{text}; leave it out, or export the model with: {command}"
         )
     size = asked or bundle.size

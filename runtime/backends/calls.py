@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class Context:
 
     def __init__(
         self, graph: str, engine: trt.ICudaEngine, module: Any, scratch: Allocation, log: Log
-    ):
+    ) -> None:
         strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
         context = engine.create_execution_context(strategy)
         if context is None:
@@ -144,7 +144,9 @@ class Calls:
         log: Log,
     ) -> None:
         self._graph, self._device, self._log = graph, device, log
-        self._new_context = lambda: Context(graph, engine, module, scratch, log)
+        self._new_context: Callable[[], Context] = lambda: Context(
+            graph, engine, module, scratch, log
+        )
         self._context = self._new_context()
         self._known: OrderedDict[Call, _Known] = OrderedDict()
         self._retired: list[_Known] = []

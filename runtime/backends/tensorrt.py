@@ -47,6 +47,7 @@ class TensorRTBackend(GpuBackend):
         self._calls: dict[str, Calls] = {}
         self._aligned: dict[tuple[str, str], DeviceArray] = {}
         self._host_inputs: dict[str, set[str]] = {}
+        self._runtime: trt.Runtime | None = None
         try:
             check(
                 bundle, self._module.__version__, self.memory.name, self.memory.compute_capability
@@ -77,9 +78,8 @@ class TensorRTBackend(GpuBackend):
             self._calls[name] = Calls(name, engine, self._module, self.memory, scratch, self._log)
 
     def _engine(self, graph: str) -> trt.ICudaEngine:
-        engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(  # type: ignore[union-attr]
-            self.bundle.read(graph)
-        )
+        assert self._runtime is not None
+        engine = self._runtime.deserialize_cuda_engine(self.bundle.read(graph))
         if engine is None:
             raise ModelError(
                 f"{self._module.__name__} {self._module.__version__} cannot load the engine of "
