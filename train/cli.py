@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,8 @@ def train(run: Run) -> None:
     task_type.check(run.options)
     check(run)
     options = run.options
-    bad = BadFiles(options.output / "bad_files.txt")
+    rank = os.environ.get("RANK", "0")  # set by torchrun; each process has its own list
+    bad = BadFiles(options.output / ("bad_files.txt" if rank == "0" else f"bad_files.{rank}.txt"))
     clips = build_clips(options, bad)  # wrong folders show here, before anything is built
     if options.threads:
         torch.set_num_threads(options.threads)

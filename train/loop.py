@@ -53,6 +53,8 @@ class Trainer:
         """options.iterations is final here; epochs: the passes through the data that it makes."""
         self.task, self.clips, self.options = task, clips, options
         self.processes, self.stage, self.epochs = processes, stage, epochs
+        if not self.last.is_file():
+            task.prepare(clips)
         self.bad = BadFiles() if bad is None else bad
         device = processes.device
         task.to(device)
@@ -80,7 +82,7 @@ class Trainer:
                 [device.index] if device.type == "cuda" else None,
                 find_unused_parameters=task.unused_parameters,
             )
-        self.iteration = 0
+        self.iteration, self.saved = 0, -1
         self.picture: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -97,9 +99,6 @@ class Trainer:
         options.output.mkdir(parents=True, exist_ok=True)
         if self.last.is_file():
             self.resume()
-        else:
-            # Once for all: the weights of the first process are those that count.
-            self.task.prepare(self.clips)
         log = SummaryWriter(str(options.output), purge_step=self.iteration) if first else None
         batches = self.batches()
         bar = tqdm(
@@ -123,7 +122,7 @@ class Trainer:
                     logger.info("%s", self.line(smooth, pace))
                 if self.iteration % options.save_every == 0:
                     self.save()
-            if self.iteration % options.save_every or not self.last.is_file():
+            if self.saved != self.iteration:
                 self.save()
         finally:
             bar.close()
@@ -211,6 +210,7 @@ class Trainer:
 
     def save(self) -> None:
         """Every process takes part; the first one writes."""
+        self.saved = self.iteration
         random = self.processes.gather(random_state())
         if not self.processes.first:
             return

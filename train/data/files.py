@@ -43,16 +43,21 @@ class BadFiles:
         self.report = report
         # Names in the order they were found; a dict keeps it and finds fast.
         self.found: dict[str, dict[str, None]] = defaultdict(dict)
+        # A run that goes on finds the same ones again.
+        known = report is not None and report.is_file()
+        self.written = set(report.read_text(encoding="utf-8").splitlines()) if known else set()
 
     def add(self, kind: str, path: Path | str) -> None:
         if str(path) in self.found[kind]:
             return
         self.found[kind][str(path)] = None
-        if self.report is not None:
+        line = f"{kind}\t{path}"
+        if self.report is not None and line not in self.written:
+            self.written.add(line)
             self.report.parent.mkdir(parents=True, exist_ok=True)
-            # Processes share the file: short lines, appended whole.
+            # Processes that prepare clips share the file: short lines, appended whole.
             with self.report.open("a", encoding="utf-8") as file:
-                file.write(f"{kind}\t{path}\n")
+                file.write(line + "\n")
 
     def extend(self, files: Iterable[tuple[str, str]]) -> None:
         """Files found while training; a kind that is new is warned of at once."""

@@ -47,7 +47,7 @@ VIDEOS: dict[str, Any] = {
     # Upstream also goes back to m = 1 for three epochs after one that scored J&F > 0.745.
     "order": "steps",
     "skip": tuple(
-        f"{epoch / EPOCHS:g}:{min(20, epoch // 5 + 2) - 1}" for epoch in range(0, EPOCHS, 5)
+        f"{epoch / EPOCHS:g}:{epoch // 5 + 2 - 1}" for epoch in range(0, 5 * (20 - 2) + 1, 5)
     ),
 }
 

@@ -46,9 +46,10 @@ RETRAIN_EPOCHS = 240
 
 def widening(first: int, step: int, every: int, last: int, epochs: int) -> tuple[str, ...]:
     """Most frames left out: `first`, and `step` more after every `every` epochs, up to `last`."""
-    starts = range(0, epochs, every)
-    values = [min(first + step * i, last) for i in range(len(starts))]
-    return tuple(f"{start / epochs:.6g}:{v}" for start, v in zip(starts, values, strict=True))
+    steps = min(-(-(last - first) // step), (epochs - 1) // every)
+    return tuple(
+        f"{i * every / epochs:.6g}:{min(first + step * i, last)}" for i in range(steps + 1)
+    )
 
 
 STAGES = {
