@@ -75,13 +75,8 @@ def channel_kl(
     sum t (ln t - ln s) over everything, divided by the number of all elements, channels included.
     detach: no gradient reaches the teacher.
     """
-    target = (teacher.detach() if detach else teacher) / temperature
-    return F.kl_div(
-        (student / temperature).log_softmax(1),
-        target.log_softmax(1),
-        reduction="mean",
-        log_target=True,
-    )
+    target = ((teacher.detach() if detach else teacher) / temperature).log_softmax(1)
+    return (target.exp() * (target - (student / temperature).log_softmax(1))).mean()
 
 
 def mask_bce(logits: Tensor, masks: Tensor) -> Tensor:

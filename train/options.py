@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import json
 import tomllib
 import types
@@ -153,12 +154,17 @@ class Options:
 
 def kind(options: type[Options], name: str) -> tuple[type, bool]:
     """Type of one value of a field, and whether it holds several."""
-    hint = typing.get_type_hints(options)[name]
+    hint = _hints(options)[name]
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     if isinstance(hint, types.UnionType):
         return next(t for t in typing.get_args(hint) if t is not type(None)), False
     return hint, False
+
+
+@functools.cache
+def _hints(options: type[Options]) -> dict[str, Any]:
+    return typing.get_type_hints(options)
 
 
 def add_flags(
