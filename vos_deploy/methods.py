@@ -2,4 +2,5 @@
 
 METHODS = {
     "stm": "STM (Oh et al., ICCV 2019)",
+    "rmnet": "RMNet (Xie et al., CVPR 2021)",
 }

@@ -8,10 +8,12 @@ from ..errors import InputError
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
 from .network import Network
 from .registry import METHODS
+from .rmnet import RMNet
 from .stm import STM
 
 __all__ = [
     "METHODS",
+    "RMNet",
     "STM",
     "Checkpoint",
     "Network",

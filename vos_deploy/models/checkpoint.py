@@ -5,6 +5,7 @@ Nothing is ever unpickled beyond tensors and plain containers.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import pickle
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -23,7 +25,19 @@ from .registry import METHODS
 
 # Where releases nest their state dict.
 NESTS = ("state_dict", "model", "network", "net")
+# State dicts that a release keeps side by side: its keys get the name of their part in front.
+PARTS = ("rmnet", "tflownet")
 SHOWN_KEYS = 8
+# What NumPy numbers are pickled as, by NumPy 1 and 2: the scores that releases keep beside the
+# weights. None of it runs code from the file.
+_SCALAR = np.float64(0).__reduce__()[0]
+NUMBERS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(code)) for code in ("?", "u1", "i4", "i8", "f2", "f4", "f8")),
+    codecs.encode,
+]
 
 
 @dataclass
@@ -125,7 +139,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors and reading it would run code from the file. If you "
@@ -135,6 +150,12 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is not a complete PyTorch checkpoint: {error}") from error
     metadata: dict[str, Any] = {}
+    if isinstance(content, dict) and any(isinstance(content.get(part), dict) for part in PARTS):
+        content = {
+            f"{part}.{key.removeprefix('module.')}": value
+            for part in PARTS
+            for key, value in content.get(part, {}).items()
+        }
     for nest in NESTS:
         if isinstance(content, dict) and isinstance(content.get(nest), dict):
             metadata = {k: v for k, v in content.items() if k in ("method", "config", "epoch")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .network import Network
+from .rmnet import RMNet
 from .stm import STM
 
-METHODS: dict[str, type[Network]] = {"stm": STM}
+METHODS: dict[str, type[Network]] = {"stm": STM, "rmnet": RMNet}
