@@ -15,7 +15,7 @@ from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
 from vos_deploy.models import Network
 
-from . import stm
+from . import rmnet, stm
 from .compress import store_half
 from .graph import MethodExport
 from .to_onnx import tensor_specs, to_onnx
@@ -25,7 +25,7 @@ from .verify import TOLERANCES, Comparison, compare, sample_clip
 TRACED_SIZE = (101, 149)
 
 
-METHODS: dict[str, MethodExport] = {"stm": stm.EXPORT}
+METHODS: dict[str, MethodExport] = {"stm": stm.EXPORT, "rmnet": rmnet.EXPORT}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import torch
 from onnx import FunctionProto, ModelProto, NodeProto, helper
 from torch import Tensor
 
+from . import regional
+
 DOMAIN = "vos_deploy"
 VERSION = 1
 OPSET = 20
@@ -59,7 +61,7 @@ def memory_read() -> FunctionProto:
     )
 
 
-FUNCTIONS = {"MemoryRead": memory_read}
+FUNCTIONS = {"MemoryRead": memory_read, **regional.FUNCTIONS}
 
 
 def add_functions(model: ModelProto) -> None:

@@ -16,8 +16,8 @@ from vos_deploy.bundle import TensorSpec
 from .functions import OPSET, add_functions
 from .graph import GraphSpec, Shape
 
-# Dimensions that vary whatever the frame: objects and memory tokens.
-ALWAYS_DYNAMIC = {"K", "1+K", "N"}
+# Dimensions that vary whatever the frame: objects, memory tokens, tokens inside boxes.
+ALWAYS_DYNAMIC = {"K", "1+K", "N", "Q", "R"}
 
 
 def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:

@@ -67,9 +67,8 @@ class TinyFlowNet(nn.Module):
         """Backward flow float32 [B, 2, H, W], (dx, dy) in pixels: where each pixel of `frame` lay
         in `previous`. Both are float32 [B, 3, H, W], normalised, of any size."""
         pair, pads = pad_to_stride(torch.cat([frame, previous], 1), STRIDE)
-        # Halving a frame bilinearly is averaging each 2x2 of it.
-        x = F.avg_pool2d(pair, 2).to(self.predict_flow5.weight.dtype)
-        flow = self.features(x).float()
+        half = F.interpolate(pair, scale_factor=0.5, mode="bilinear", align_corners=False)
+        flow = self.features(half.to(self.predict_flow5.weight.dtype)).float()
         # A full frame is eight times the map: a fixed factor, which TensorRT asks for. The values
         # are not scaled: the network predicts pixels of the full frame at every scale.
         full = F.interpolate(flow, scale_factor=8.0, mode="bilinear", align_corners=False)
