@@ -117,9 +117,7 @@ class EagerIMSFR:
         masks = self.padded[1:].unsqueeze(0)
         own, others = (x.transpose(0, 1) for x in (masks, others_of(masks)))
         count = len(own)
-        inputs = [
-            x.expand(count, -1, -1, -1) for x in (self._image, next_image, features.f16)
-        ]
+        inputs = [x.expand(count, -1, -1, -1) for x in (self._image, next_image, features.f16)]
         values = self._model.value_encoder(*inputs, own, others)
         again = self._model.value_encoder(*inputs, own, others)
         latest = self._model.fourier_value(again)

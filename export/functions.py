@@ -11,6 +11,8 @@ import torch
 from onnx import FunctionProto, ModelProto, NodeProto, helper
 from torch import Tensor
 
+from . import regional
+
 DOMAIN = "vos_deploy"
 VERSION = 1
 OPSET = 20
@@ -195,6 +197,7 @@ FUNCTIONS = {
     "MemoryReadL2": memory_read_l2,
     "MemoryReadTopK": memory_read_top_k,
     "MemoryReadFrames": memory_read_frames,
+    **regional.FUNCTIONS,
 }
 
 

@@ -12,7 +12,14 @@ from onnx import ModelProto
 tensorrt = pytest.importorskip("tensorrt_rtx")
 
 # Smallest, usual and largest value of each dimension that varies.
-RANGES = {"K": (1, 2, 4), "G": (1, 2, 4), "N": (24, 240, 960), "S": (1, 4, 12)}
+RANGES = {
+    "K": (1, 2, 4),
+    "G": (1, 2, 4),
+    "N": (24, 240, 960),
+    "S": (1, 4, 12),
+    "Q": (1, 40, 240),
+    "R": (1, 80, 960),
+}
 FRAMES = ((64, 96), (96, 160), (192, 320))
 
 

@@ -163,9 +163,7 @@ class IMSFR(SharedKeys[Memory]):
         super().allocate()
         shape = self.num_objects, self.hw, self.value_channels
         dtype = self.features["query_key"].dtype
-        self.readout, self.first, self.latest = (
-            self.backend.empty(shape, dtype) for _ in range(3)
-        )
+        self.readout, self.first, self.latest = (self.backend.empty(shape, dtype) for _ in range(3))
 
     def remember(self, group: Group[Memory]) -> None:
         bank = group.memory.bank

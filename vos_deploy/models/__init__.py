@@ -10,6 +10,7 @@ from .imsfr import IMSFR
 from .network import Network
 from .rde import RDE
 from .registry import METHODS
+from .rmnet import RMNet
 from .stm import STM
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "STM",
     "Checkpoint",
     "Network",
+    "RMNet",
     "create",
     "load_checkpoint",
     "load_model",
