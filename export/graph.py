@@ -31,12 +31,15 @@ class GraphSpec:
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, H16, ...) as well.
     example: inputs to trace with, by name.
+    ties: share of the elements of an output that need not be equal: where a graph picks the best
+        of many, rounding swaps those that are nearly as good.
     """
 
     module: nn.Module
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
+    ties: float = 0.0
 
 
 @dataclass(frozen=True)

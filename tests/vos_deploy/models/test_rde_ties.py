@@ -57,7 +57,7 @@ class Read:
         kept = [i for i in chosen.tolist() if i not in tied]
         choices = combinations(tied, len(chosen) - len(kept))
         made = set(chosen.tolist())
-        return [torch.tensor(kept + [*c]) for c in choices if {*kept, *c} != made]
+        return [torch.tensor([*kept, *c]) for c in choices if {*kept, *c} != made]
 
 
 class Recorded:
