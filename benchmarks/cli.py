@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, jf, memory
+from . import fps, gpu_check, jf, memory, parity, reuse
 
 
 class Benchmark(Protocol):
@@ -23,7 +23,14 @@ class Benchmark(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"jf": jf, "fps": fps, "memory": memory}
+BENCHMARKS: dict[str, Benchmark] = {
+    "jf": jf,
+    "fps": fps,
+    "parity": parity,
+    "memory": memory,
+    "reuse": reuse,
+    "gpu": gpu_check,
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -63,18 +63,19 @@ class EagerSTM:
     The query encoder runs once per frame. Memory encoder, memory read and decoder run once on a
     batch of all objects, the decoder's skip branch included, and the memory is put together anew
     for every read. Only the RGB half of the memory stem is shared between objects, which the
-    official code repeats. The memory holds what `Segmenter(memory_every=1, memory_frames=n)`
-    holds: the annotated frame and those before the current one.
+    official code repeats. The memory holds the frames that a Segmenter's holds.
 
     timings: seconds of the last step per stage, named as the Segmenter names them.
     probabilities: float32 [1, K, H, W] of the objects in the last frame.
     """
 
     def __init__(self, model: STM, memory_frames: int, memory_every: int = 1) -> None:
-        assert memory_every == 1, "every frame stays in this memory"
         self.timings: dict[str, float] = {}
         self._model = model
         self._memory_frames = memory_frames
+        self._memory_every = memory_every
+        self._frame = -1  # index of the last frame
+        self._temporary = False  # whether the newest memory frame makes room for the next
         self._image = torch.empty(0)  # the last frame, padded
         self.probabilities = torch.empty(0)
         self._keys: list[Tensor] = []  # per memory frame [1, K, Ck, h, w]
@@ -87,6 +88,7 @@ class EagerSTM:
         """frame uint8 [H, W, 3], mask uint8 [H, W] with ids 1..K, in the first step only ->
         ids, uint8 [H, W]."""
         self.timings.clear()
+        self._frame += 1
         with self._timed("prepare"):
             image = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0).float() / 255
             image, pads = self._pad(image)
@@ -96,7 +98,7 @@ class EagerSTM:
             return mask
         if not self._keys or self._memory_frames > 1:
             with self._timed("memorize"):
-                self._memorize()
+                self._memorize()  # the frame before
         with self._timed("encoder"):
             query = self._model.encode_query(image)
         with self._timed("memory_read"):
@@ -114,9 +116,12 @@ class EagerSTM:
         masks, _ = self._pad(self.probabilities)
         key, value = self._model.memorize(self._image, masks)
         for memory, new in ((self._keys, key), (self._values, value)):
+            if self._temporary:
+                memory.pop()
             memory.append(new)
             if len(memory) > self._memory_frames:
                 del memory[1]  # the annotated frame stays
+        self._temporary = (self._frame - 1) % self._memory_every > 0
 
     def _decode(self, readout: Tensor, query: QueryFeatures, image: Tensor) -> Tensor:
         """Object probabilities [1, K, H, W] at the padded size."""

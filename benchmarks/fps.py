@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     _warn_if_busy(facts["load"])
     eager, network = None, None
     if not args.no_pytorch:
-        eager = _import_eager()
+        eager = import_eager()
         network = eager.load_network(bundle, args.checkpoint)
         weights = args.checkpoint.name if args.checkpoint else "random"
         facts["PyTorch"] = {**eager.set_up(args.threads), "weights": weights}
@@ -174,7 +174,7 @@ def _spelled(configuration: Mapping[str, int]) -> str:
     return " ".join(f"{name.lower()}={value}" for name, value in configuration.items())
 
 
-def _import_eager() -> ModuleType:
+def import_eager() -> ModuleType:
     try:
         from . import eager
     except ImportError as error:

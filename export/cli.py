@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
         help="official or own weights, .pth or .safetensors; left out: "
         "the demonstration weights that ship with the package",
     )
+    add(
+        "--trunk",
+        type=Path,
+        help="torchvision's ImageNet weights, for gfrtm, whose official checkpoint lacks them",
+    )
     add("--output", type=Path, help="model folder to write; left out: the name of the method")
     add("--size", default="any", help="HxW to fix the graphs to, such as 480x854, or any")
     add(
@@ -111,7 +116,10 @@ def export_command(args: argparse.Namespace) -> int:
     output = args.output or Path(args.method)
     check_replaceable(output)  # now, not after minutes of work
     path = args.checkpoint or demonstration_weights(args.method)
-    model = load_model(path, args.method)
+    model = load_model(path, args.method, args.trunk)
+    checkpoint = {"name": path.name, "sha256": sha256(path)}
+    if args.trunk:
+        checkpoint |= {"trunk": args.trunk.name, "trunk_sha256": sha256(args.trunk)}
     bundle, passed = export(
         model,
         output,
@@ -124,7 +132,7 @@ def export_command(args: argparse.Namespace) -> int:
             memory_frames=args.memory_frames,
             licence=args.licence,
         ),
-        {"name": path.name, "sha256": sha256(path)},
+        checkpoint,
         report=lambda comparison: None if args.json else print(comparison),
     )
     if args.json:

@@ -15,7 +15,7 @@ from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
 from vos_deploy.models import Network
 
-from . import rde, stm
+from . import gfrtm, imsfr, rde, rmnet, stm
 from .compress import store_half
 from .graph import MethodExport
 from .to_onnx import tensor_specs, to_onnx
@@ -25,7 +25,13 @@ from .verify import TOLERANCES, Comparison, compare, sample_clip
 TRACED_SIZE = (101, 149)
 
 
-METHODS: dict[str, MethodExport] = {"stm": stm.EXPORT, "rde": rde.EXPORT}
+METHODS: dict[str, MethodExport] = {
+    "stm": stm.EXPORT,
+    "rmnet": rmnet.EXPORT,
+    "rde": rde.EXPORT,
+    "imsfr": imsfr.EXPORT,
+    "gfrtm": gfrtm.EXPORT,
+}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import torch
 from onnx import FunctionProto, ModelProto, NodeProto, helper
 from torch import Tensor
 
+from . import regional
+
 DOMAIN = "vos_deploy"
 VERSION = 1
 OPSET = 20
@@ -77,14 +79,32 @@ def memory_read_l2_symbolic(
     )
 
 
-def _similarity() -> list[NodeProto]:
+def memory_read_frames_symbolic(
+    query_key: Tensor, memory_key: Tensor, memory_value: Tensor, frames: Tensor, top_k: Tensor
+) -> Tensor:
+    """A `vos_deploy::MemoryReadFrames` node.
+
+    query_key [hw, Ck], memory_key [N, Ck], memory_value [N, V], frames int64 [S], top_k int64 [1]
+    -> [hw, V].
+    """
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::MemoryReadFrames",
+        (query_key, memory_key, memory_value, frames, top_k),
+        attrs={"scale": query_key.shape[1] ** -0.5},
+        dtype=memory_value.dtype,
+        shape=(query_key.shape[0], memory_value.shape[1]),
+        version=VERSION,
+    )
+
+
+def _similarity(memory_key: str = "memory_key") -> list[NodeProto]:
     """`scores` float32 [hw, N]: (2 q.k - |k|^2) * scale, in float32 whatever the keys are in."""
     nodes = [
         helper.make_node("Constant", [], ["factor"]),
         helper.make_node("Constant", [], ["two"], value_float=2.0),
         helper.make_node("Constant", [], ["last_axis"], value_ints=[1]),
         helper.make_node("Cast", ["query_key"], ["query_32"], to=1),
-        helper.make_node("Cast", ["memory_key"], ["key_32"], to=1),
+        helper.make_node("Cast", [memory_key], ["key_32"], to=1),
         helper.make_node("Mul", ["factor", "two"], ["twice"]),
         helper.make_node("Mul", ["query_32", "twice"], ["query"]),
         helper.make_node("Transpose", ["key_32"], ["key"], perm=[1, 0]),
@@ -135,10 +155,49 @@ def memory_read_top_k() -> FunctionProto:
     return _function("MemoryReadTopK", inputs, ["readout"], nodes, ["scale"])
 
 
+def memory_read_frames() -> FunctionProto:
+    """MemoryReadFrames(query_key, memory_key, memory_value, frames, top_k; scale): as
+    MemoryReadTopK over the frames of the memory that are named, a frame being as many tokens as
+    there are queries.
+
+    Only keys are gathered by frame. Which of the gathered tokens are the most similar is mapped
+    back to the memory, so that of the values, G times as wide, no more than top_k tokens per query
+    are touched. A frame that is named twice is there twice.
+    """
+    nodes = [
+        helper.make_node("Constant", [], ["zero"], value_int=0),
+        helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("Constant", [], ["flat"], value_ints=[-1]),
+        helper.make_node("Shape", ["query_key"], ["length"], start=0, end=1),
+        helper.make_node("Squeeze", ["length"], ["frame_tokens"]),
+        helper.make_node("Range", ["zero", "frame_tokens", "one"], ["offsets"]),
+        helper.make_node("Mul", ["frames", "length"], ["starts"]),
+        helper.make_node("Unsqueeze", ["starts", "one"], ["columns"]),
+        helper.make_node("Add", ["columns", "offsets"], ["grid"]),
+        helper.make_node("Reshape", ["grid", "flat"], ["positions"]),
+        helper.make_node("Gather", ["memory_key", "positions"], ["sampled_key"], axis=0),
+        *_similarity("sampled_key"),
+        helper.make_node("Shape", ["positions"], ["tokens"]),
+        helper.make_node("Min", ["top_k", "tokens"], ["k"]),
+        helper.make_node("TopK", ["scores", "k"], ["best", "index"], axis=-1),
+        helper.make_node("Softmax", ["best"], ["weights_32"], axis=-1),
+        helper.make_node("CastLike", ["weights_32", "memory_value"], ["weights"]),
+        helper.make_node("Gather", ["positions", "index"], ["places"], axis=0),
+        helper.make_node("Gather", ["memory_value", "places"], ["chosen"], axis=0),
+        helper.make_node("Unsqueeze", ["weights", "last_axis"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "chosen"], ["means"]),
+        helper.make_node("Squeeze", ["means", "last_axis"], ["readout"]),
+    ]
+    inputs = ["query_key", "memory_key", "memory_value", "frames", "top_k"]
+    return _function("MemoryReadFrames", inputs, ["readout"], nodes, ["scale"])
+
+
 FUNCTIONS = {
     "MemoryRead": memory_read,
     "MemoryReadL2": memory_read_l2,
     "MemoryReadTopK": memory_read_top_k,
+    "MemoryReadFrames": memory_read_frames,
+    **regional.FUNCTIONS,
 }
 
 

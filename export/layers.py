@@ -21,15 +21,27 @@ def tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def estimate(logits: Tensor, image: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+def object_probabilities(logits: Tensor, image: Tensor, stride: int) -> Tensor:
     """Logits [K, 1, H'/4, W'/4] of the frame padded to H'xW', multiples of `stride`, to
-    probabilities float32 [1+K, H, W] and labels uint8 [H, W]."""
+    probabilities float32 [K, H, W], each object by itself."""
     height, width = image.shape[:2]
     if stride == 1:
         logits = upsample(logits, (height, width))
     else:  # a padded frame is four times the map: a fixed factor, which TensorRT asks for
         logits = F.interpolate(logits, scale_factor=4.0, mode="bilinear")
     cropped = crop(logits, padding(height, width, stride), (height, width))
-    probabilities = aggregated_odds(cropped[:, 0].float().sigmoid().unsqueeze(0))[0]
+    return cropped[:, 0].float().sigmoid()
+
+
+def label_map(probabilities: Tensor) -> Tensor:
+    """Labels uint8 [H, W] of probabilities [1+K, H, W]."""
     # TensorRT casts to bytes from floats only.
-    return probabilities, probabilities.argmax(0).float().to(torch.uint8)
+    return probabilities.argmax(0).float().to(torch.uint8)
+
+
+def estimate(logits: Tensor, image: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Logits, as `object_probabilities` takes them, to probabilities float32 [1+K, H, W] and labels
+    uint8 [H, W]."""
+    objects = object_probabilities(logits, image, stride)
+    probabilities = aggregated_odds(objects.unsqueeze(0))[0]
+    return probabilities, label_map(probabilities)

@@ -16,8 +16,9 @@ from vos_deploy.bundle import TensorSpec
 from .functions import OPSET, add_functions
 from .graph import GraphSpec, Shape
 
-# Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, chosen frames.
-ALWAYS_DYNAMIC = {"K", "1+K", "G", "N", "S"}
+# Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, chosen frames,
+# queries and memory tokens inside boxes.
+ALWAYS_DYNAMIC = {"K", "1+K", "G", "N", "S", "Q", "R"}
 
 
 def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:

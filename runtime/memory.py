@@ -83,6 +83,7 @@ class MemoryBank:
         self._backend = backend
         self.capacity = capacity
         self.frames = 0
+        self.order: list[int] = []  # the slots of the frames held, in order of time
         self._cursor = 0
         room = _INITIAL_FRAMES if capacity is None else capacity
         self._keys = backend.empty((room, *key_shape), dtype)
@@ -116,6 +117,9 @@ class MemoryBank:
         if self._cursor == self._keys.shape[0]:
             self._grow()
         slot = slice(self._cursor, self._cursor + 1)
+        if self._cursor < self.frames:
+            self.order.remove(self._cursor)
+        self.order.append(self._cursor)
         self.frames = max(self.frames, self._cursor + 1)
         return self._keys[slot], self._values[slot]
 

@@ -197,7 +197,12 @@ def parser() -> argparse.ArgumentParser:
         "vos-deploy-run --engine stm/ --video in.mp4 --mask first.png --output out/",
     )
     add = parser.add_argument
-    add("--engine", type=Path, help="model folder; left out: the demonstration model that ships")
+    add(
+        "--engine",
+        type=Path,
+        help="model folder, or a .plan file built from one by vos-deploy-build; left out: the "
+        "demonstration model that ships",
+    )
     add(
         "--video",
         required=True,
@@ -229,7 +234,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f'frames an object\'s memory holds; "{UNLIMITED}" lets it grow with the video',
     )
-    add("--device", choices=DEVICES, default="auto", help="where the model runs")
+    add(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where the model runs; auto: a plan by TensorRT, a folder by ONNX Runtime on the GPU "
+        "if it can, or the CPU",
+    )
     add("--threads", type=_positive, metavar="N", help="CPU threads within one operator")
     add("--json", action="store_true", help="print the summary as JSON")
     add_method_options(parser)

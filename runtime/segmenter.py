@@ -41,7 +41,7 @@ class Segmenter:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        device: str = "auto",
+        device: str | backends.BackendMaker = "auto",
         memory_every: int | None = None,
         memory_frames: int | Literal["unlimited"] | None = None,
         size: int | Size | None = None,
@@ -52,8 +52,11 @@ class Segmenter:
         """Load a model. What is None comes from its manifest.
 
         Args:
-            model: a model folder; None for the demonstration model that ships with the package.
-            device: one of `vos_deploy.runtime.backends.DEVICES`.
+            model: a model folder, or a `.plan` file built from one; None for the demonstration
+                model that ships with the package.
+            device: one of `vos_deploy.runtime.backends.DEVICES`, or what makes another backend.
+                "auto" is TensorRT for a plan; for a folder CUDA where there is one, or the CPU.
+                On a GPU, use and close the segmenter in the thread that made it.
             memory_every: memorise every n-th frame for good.
             memory_frames: how many frames an object's memory holds, the annotated one included;
                 "unlimited" lets it grow with the video.
@@ -120,14 +123,16 @@ class Segmenter:
         self._backend.timings.clear()
         self._probabilities = None
         tracker.step(image)
-        segmented = perf_counter()
+        segmented, waited = perf_counter(), self._backend.waited
         if drawn is not None:
             self._annotate(geometry, tracker, *drawn)
         labels = self._labels(geometry, tracker)
+        # A GPU works on the graphs while we wait for it: that time is theirs.
+        waiting = self._backend.waited - waited
         self.timings = {
             "prepare": prepared - started,
             **self._backend.timings,
-            "finish": perf_counter() - segmented,
+            "finish": perf_counter() - segmented - waiting,
         }
         return labels
 
@@ -174,6 +179,11 @@ class Segmenter:
             return MemoryState.of([], self._policy)
         return self._tracker.memory
 
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What the method counts about the video so far, by name, such as "reuse rate"."""
+        return {} if self._tracker is None else self._tracker.statistics
+
     def close(self) -> None:
         """Free what the device holds. The segmenter cannot be used afterwards."""
         self.reset()
@@ -211,7 +221,7 @@ class Segmenter:
         if self.bundle.max_objects is not None and total > self.bundle.max_objects:
             raise InputError(
                 f"the model takes up to {self.bundle.max_objects} objects, and these are {total}; "
-                "choose some with `objects`, or export it for more"
+                "choose some with `objects`, or export or build it for more"
             )
         return checked, counting
 
@@ -268,6 +278,12 @@ def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) 
     every = bundle.memory.every if every is None else every
     if every < 1:
         raise InputError(f"memory_every is {every}, and should be at least 1")
+    room = None if bundle.engine is None else bundle.engine.memory_frames
+    if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
+        raise InputError(
+            f"{bundle.folder} was built for up to {room} memory frames, and memory_frames is "
+            f"{frames}; ask for fewer, or build it for more: vos-deploy-build --memory-frames"
+        )
     if frames == UNLIMITED:
         return MemoryPolicy(every, None)
     if frames is None:
@@ -283,8 +299,11 @@ def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
         return bundle.short_side if asked is None else asked
     if asked is not None and asked != bundle.size:
         height, width = bundle.size
+        change = (
+            "export the model with --size any" if bundle.engine is None else "build another plan"
+        )
         raise InputError(
             f"the model in {bundle.folder} is fixed to {height}x{width}, and size is {asked}; "
-            "leave size out, or export the model with --size any"
+            f"leave size out, or {change}"
         )
     return bundle.size

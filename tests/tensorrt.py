@@ -12,7 +12,14 @@ from onnx import ModelProto
 tensorrt = pytest.importorskip("tensorrt_rtx")
 
 # Smallest, usual and largest value of each dimension that varies.
-RANGES = {"K": (1, 2, 4), "G": (1, 2, 4), "N": (24, 240, 960), "S": (1, 4, 12)}
+RANGES = {
+    "K": (1, 2, 4),
+    "G": (1, 2, 4),
+    "N": (24, 240, 960),
+    "S": (1, 4, 12),
+    "Q": (1, 40, 240),
+    "R": (1, 80, 960),
+}
 FRAMES = ((64, 96), (96, 160), (192, 320))
 
 
@@ -22,7 +29,7 @@ def dimension_ranges() -> dict[str, tuple[int, ...]]:
     for axis, (name, low) in enumerate((("H", "h"), ("W", "w"))):
         sides = tuple(frame[axis] for frame in FRAMES)
         sizes[name] = sides
-        sizes |= {f"{low}{s}": tuple(-(-side // s) for side in sides) for s in (4, 8)}
+        sizes |= {f"{low}{s}": tuple(-(-side // s) for side in sides) for s in (4, 8, 32)}
         sizes[low] = tuple(-(-side // 16) for side in sides)
         sizes[f"{name}16"] = tuple(16 * side for side in sizes[low])
     sizes["hw"] = tuple(h * w for h, w in zip(sizes["h"], sizes["w"], strict=True))

@@ -17,7 +17,8 @@ FORBIDDEN = {
     "train": ["vos_deploy.runtime", "vos_deploy.export"],
 }
 NOTHING_IMPORTS = "vos_deploy.benchmarks"
-ENGINES = ["torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda"]
+ENGINES = ["torch", "onnx", "onnxscript", "onnxruntime"]
+ENGINES += ["tensorrt", "tensorrt_rtx", "pycuda", "cuda", "triton"]
 # The public class is looked up lazily there, so that `import vos_deploy` stays light.
 LAZY = {(ROOT / "vos_deploy" / "__init__.py", "vos_deploy.runtime")}
 
@@ -65,7 +66,9 @@ def test_engine_neutral_folders_name_no_framework() -> None:
         "import vos_deploy; vos_deploy.__version__; vos_deploy.Segmenter",
         "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.onnx_runtime, vos_deploy.runtime.backends.ort",
-        "import vos_deploy.runtime.trackers.stm",
+        "import vos_deploy.runtime.trackers.stm, vos_deploy.runtime.build",
+        "import vos_deploy.runtime.trackers.gfrtm, vos_deploy.benchmarks.reuse",
+        "import vos_deploy.runtime.backends.tensorrt, vos_deploy.runtime.backends.ort_cuda",
     ],
 )
 def test_imports_without_engines(statement: str) -> None:

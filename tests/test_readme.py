@@ -52,6 +52,8 @@ def test_command_lines_are_understood(command: str) -> None:
         pytest.importorskip("torch")
     if program == "vos-deploy-run":
         from vos_deploy.runtime.run import parser
+    elif program == "vos-deploy-build":
+        from vos_deploy.runtime.build import parser
     elif program == "export":
         from vos_deploy.export.cli import parser
     elif program == "train":

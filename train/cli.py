@@ -3,185 +3,209 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import logging
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError
-from vos_deploy.models import STM, load_checkpoint, load_weights
-from vos_deploy.models.imagenet import load_imagenet
 
-from .clips import ClipMixture, StillClips, VideoClips
-from .keys import align_keys
-from .loop import Settings, Trainer
-from .losses import LOSSES
-from .stm import STMTask
+from .options import Options, add_flags, build, read_toml, to_toml
+from .stages import TRAININGS, Stage, Training, find_training
 
-EXAMPLE = """  python -m vos_deploy.train --method stm --stills ECSSD --davis DAVIS/2017/trainval \\
-      --imagenet resnet50.pth --iterations 100000 --output runs/stm
+logger = logging.getLogger(__name__)
+
+EXAMPLE = """  python -m vos_deploy.train --method stm --stage main --davis DAVIS --youtube YTVOS \\
+      --initial runs/stm-pretrain/model.safetensors --output runs/stm-main
   torchrun --nproc-per-node 4 -m vos_deploy.train ...        (several GPUs)
 """
+# Options that name data: with one of them, --stage may be left out where the method has a default.
+ROOTS = ("stills", "davis", "youtube", "bl30k")
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+@dataclass(frozen=True)
+class Run:
+    """What a command line asks for."""
+
+    method: str
+    name: str
+    stage: Stage
+    options: Options
+    print_config: bool = False
+
+
+class StageList(Exception):
+    """The command line names a method and nothing else."""
+
+
+def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser whose options and defaults are those of the method and stage in `arguments`."""
+    known, _ = _selectors(argparse.ArgumentParser(add_help=False)).parse_known_args(arguments)
+    method, name, _ = _select(known)
+    training = find_training(method)
+    shown: dict[str, Any] = {"output": f"runs/{method}"}
+    if (stage := training.stages.get(name or training.default or "")) is not None:
+        shown |= stage.values
+    result = make_parser(
         "python -m vos_deploy.train",
         "Train a network on clips from still images and videos. A run that was stopped goes on "
-        "when started again with the same options.",
+        "when started again with the same options. --method M alone lists the stages of a method; "
+        "--help shows the options of --method and --stage.",
         EXAMPLE,
     )
-    add = parser.add_argument
-    add("--method", choices=["stm"], default="stm", help="which network")
-    add("--output", type=Path, default=Path("runs/stm"), help="checkpoints and TensorBoard log")
+    _selectors(result)
+    result.add_argument(
+        "--print-config", action="store_true", help="print the resulting options as TOML and stop"
+    )
+    add_flags(result, training.options, shown)
+    return result
 
-    network = parser.add_argument_group("network").add_argument
-    network("--backbone", default="resnet50", help="resnet18, resnet34, resnet50 or resnet101")
-    network(
-        "--stem",
-        choices=("others", "background"),
-        default="others",
-        help="what the memory encoder sees beside the mask: the other objects, or 1 - mask",
-    )
-    network("--key-dim", type=int, default=128, help="channels of the keys")
-    network("--value-dim", type=int, default=512, help="channels of the values")
-    network("--decoder-width", type=int, default=256, help="channels of the decoder")
-    network("--imagenet", type=Path, help="ResNet weights by torchvision's names, for both trunks")
-    network("--initial", type=Path, help="checkpoint of the same network to start from")
-    network(
-        "--freeze",
-        default="",
-        help="comma-separated prefixes of parameters that stay, such "
-        "as Encoder_Q.conv1,Encoder_Q.bn1,Encoder_Q.res2",
-    )
-    network(
-        "--align-keys",
-        action="store_true",
-        help="before the first step, set the key heads so that like looks match",
-    )
 
-    data = parser.add_argument_group("data").add_argument
-    data("--stills", type=Path, nargs="+", default=[], help="still-image sets (image/ and mask/)")
-    data("--davis", type=Path, nargs="+", default=[], help="folders in the DAVIS layout")
-    data("--youtube", type=Path, nargs="+", default=[], help="folders in the YouTube-VOS layout")
-    data(
-        "--video-share",
-        type=float,
-        default=0.5,
-        help="share of clips from videos, where there are stills too",
+def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--method", choices=list(TRAININGS), help="which network (default: stm)")
+    parser.add_argument("--stage", help="which of its stages: option defaults")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="options; the command line goes before it"
     )
-    data("--crop", type=int, default=384, help="side of the training crop, a multiple of 16")
-    data("--frames", type=int, default=3, help="frames of a clip")
-    data("--objects", type=int, default=3, help="most objects of a clip")
-    data(
-        "--skip",
-        type=int,
-        nargs=2,
-        default=(0, 25),
-        metavar=("FIRST", "LAST"),
-        help="most frames left out between two of a clip, growing over the first half of the run",
-    )
-
-    learning = parser.add_argument_group("learning").add_argument
-    learning("--iterations", type=int, default=100_000, help="optimiser steps")
-    learning("--batch", type=int, default=4, help="clips per step and process")
-    learning("--accumulate", type=int, default=1, help="pieces a batch is taken in")
-    learning("--learning-rate", type=float, default=1e-5, help="of Adam")
-    learning("--weight-decay", type=float, default=0.0, help="of Adam")
-    learning("--warm-up", type=int, default=0, help="steps of rising learning rate")
-    learning("--schedule", choices=("constant", "cosine"), default="constant", help="after that")
-    learning("--loss", choices=LOSSES, default="ce", help="cross-entropy, IoU loss or their sum")
-    learning(
-        "--bootstrap",
-        type=float,
-        default=1.0,
-        help="share of pixels, the hardest, that count in the cross-entropy",
-    )
-    learning("--bootstrap-from", type=int, default=0, help="step before which all pixels count")
-    learning("--clip-gradient", type=float, default=0.0, help="largest gradient norm; 0: any")
-    learning(
-        "--average",
-        type=float,
-        default=0.0,
-        help="decay of the moving average of the weights that is saved for export; 0: none",
-    )
-    learning("--amp", choices=("none", "fp16", "bf16"), default="none", help="mixed precision")
-    learning("--workers", type=int, default=2, help="processes that prepare clips")
-    learning("--threads", type=int, default=0, help="CPU threads; 0: all")
-    learning("--save-every", type=int, default=500, help="steps between checkpoints")
-    learning("--seed", type=int, default=0, help="of weights and clips")
     return parser
 
 
-def build_model(args: argparse.Namespace) -> STM:
-    model = STM(
-        backbone=args.backbone,
-        stem=args.stem,
-        key_dim=args.key_dim,
-        value_dim=args.value_dim,
-        decoder_width=args.decoder_width,
-    )
-    if args.imagenet:
-        for encoder in (model.Encoder_M, model.Encoder_Q):
-            load_imagenet(encoder, args.imagenet)
-        # Two equal trunks and equal key heads: memory and query match by their looks from the
-        # first step on.
-        model.KV_M_r4.Key.load_state_dict(model.KV_Q_r4.Key.state_dict())
-    if args.initial:
-        checkpoint = load_checkpoint(args.initial, args.method)
-        load_weights(model, checkpoint.state_dict, source=str(args.initial))
-    return model
+def _select(known: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:
+    """Method, stage if there is one, and the options of the configuration file."""
+    config = read_toml(known.config) if known.config else {}
+    method = known.method or config.pop("method", "stm")
+    stage = known.stage or config.pop("stage", None)
+    config.pop("method", None)
+    config.pop("stage", None)
+    return method, None if stage is None else str(stage), config
 
 
-def train(args: argparse.Namespace) -> None:
-    if args.crop % 16 or args.crop < 64:
-        raise InputError(f"--crop {args.crop}: expected a multiple of 16 from 64 on")
-    if args.batch % args.accumulate:
-        raise InputError(f"--batch {args.batch} cannot be taken in --accumulate {args.accumulate}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    # Clips draw from their own generators: this is for the initial weights.
-    torch.manual_seed(args.seed)
-    settings = Settings(
-        iterations=args.iterations,
-        batch=args.batch,
-        accumulate=args.accumulate,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        warm_up=args.warm_up,
-        schedule=args.schedule,
-        bootstrap_from=args.bootstrap_from,
-        amp=args.amp,
-        average=args.average,
-        frozen=tuple(prefix for prefix in args.freeze.split(",") if prefix),
-        clip_gradient=args.clip_gradient,
-        save_every=args.save_every,
-        workers=args.workers,
-        seed=args.seed,
+def parse(arguments: Sequence[str]) -> Run:
+    """Options in layers: the method's defaults, the stage's, the configuration file's, and those
+    of the command line. Raises StageList if there is nothing to train."""
+    given = vars(parser(arguments).parse_args(arguments))
+    print_config = given.pop("print_config")
+    selectors = {name: given.pop(name) for name in ("method", "stage", "config")}
+    method, name, config = _select(argparse.Namespace(**selectors))
+    training = find_training(method)
+    if name is None:
+        # A method alone lists its stages; data alone are trained on by the default one.
+        if not print_config and not given and not config:
+            raise StageList(stage_list(method, training))
+        if training.default is None:
+            raise InputError(f"give the --stage of {method}: {', '.join(training.stages)}")
+        name = training.default
+    stage = training.stage(name)
+    output = {"output": Path(f"runs/{method}" if name == "mixed" else f"runs/{method}-{name}")}
+    options = build(
+        training.options,
+        [
+            ("default", output),
+            (f"stage {name}", stage.values),
+            (str(selectors["config"]), config),
+            ("command line", given),
+        ],
     )
-    shape = {"crop": args.crop, "frames": args.frames, "objects": args.objects}
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-    clips = ClipMixture(
-        [StillClips(args.stills, **shape)] if args.stills else [],
-        [VideoClips(root, **shape) for root in [*args.davis, *args.youtube]],
-        args.video_share,
-        tuple(args.skip),
-        args.objects,
-        total=args.iterations * args.batch * processes,
-        seed=args.seed,
-    )
-    model = build_model(args)
-    if args.align_keys and not (args.output / "last.pth").is_file():
-        align_keys(model, clips)
-    Trainer(STMTask(model, args.loss, args.bootstrap), model, clips, settings, args.output).train()
+    return Run(method, name, stage, options, print_config)
+
+
+def stage_list(method: str, training: Training) -> str:
+    lines = [f"stages of {method}:"]
+    for name, stage in training.stages.items():
+        after = f" (after {stage.after})" if stage.after else ""
+        needs = ", ".join(f"--{need}" for need in stage.needs)
+        lines.append(f"  {name:10} {stage.summary}{after}" + (f"; needs {needs}" * bool(needs)))
+    return "\n".join(lines)
+
+
+def check(run: Run) -> None:
+    """What can be known to be wrong before anything is read."""
+    options = run.options
+    for need in run.stage.needs:
+        if not getattr(options, need):
+            roots = [root for root in ROOTS if getattr(options, root)]
+            # Part of the data is a choice; none of it is a mistake.
+            if not roots:
+                raise InputError(
+                    f"no training data: stage {run.name} of {run.method} needs "
+                    + " and ".join(f"--{n}" for n in run.stage.needs)
+                )
+            logger.warning("stage %s of %s is meant for --%s too", run.name, run.method, need)
+    if not any(getattr(options, root) for root in ROOTS):
+        raise InputError("no training data: give --stills, --davis, --youtube or --bl30k")
+    if options.batch < 1 or options.accumulate < 1 or options.batch % options.accumulate:
+        raise InputError(
+            f"--batch {options.batch} cannot be taken in --accumulate {options.accumulate}"
+        )
+    if min(options.size) < 1 or options.frames < 1 or options.objects < 1:
+        raise InputError("--frames and --objects: expected 1 or more")
+    for name in ("video_share", "reverse", "bootstrap"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(f"--{name.replace('_', '-')}: expected a share from 0 to 1")
+    for name in ("save_every", "iterations", "epochs", "workers", "learning_rate"):
+        low = 1 if name == "save_every" else 0
+        if getattr(options, name) < low:
+            raise InputError(f"--{name.replace('_', '-')}: expected {low} or more")
+
+
+def train(run: Run) -> None:
+    # PyTorch takes seconds to import: listing stages and printing options do without it.
+    import torch
+
+    from .data.files import BadFiles
+    from .data.mixture import build_clips
+    from .loop import Trainer
+    from .processes import Processes
+    from .tasks import find_task
+
+    task_type = find_task(run.method)
+    task_type.check(run.options)
+    check(run)
+    options = run.options
+    rank = os.environ.get("RANK", "0")  # set by torchrun; each process has its own list
+    bad = BadFiles(options.output / ("bad_files.txt" if rank == "0" else f"bad_files.{rank}.txt"))
+    clips = build_clips(options, bad)  # wrong folders show here, before anything is built
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    processes = Processes()
+    try:
+        per_iteration = options.batch * processes.count
+        if options.epochs:
+            iterations = math.ceil(options.epochs * clips.epoch_clips / per_iteration)
+            options = dataclasses.replace(options, iterations=iterations)
+        clips.total = options.iterations * per_iteration
+        epochs = clips.total / clips.epoch_clips
+        published = run.stage.values.get("batch", options.batch) * run.stage.gpus
+        if per_iteration != published and run.stage.needs:
+            logger.warning("%d clips a step; published: %d", per_iteration, published)
+        logger.info(
+            "%d iterations, %.1f epochs of %d clips", options.iterations, epochs, clips.epoch_clips
+        )
+        # Clips draw from their own generators: this is for the initial weights.
+        torch.manual_seed(options.seed)
+        task = task_type.build(options)
+        Trainer(task, clips, options, processes, run.name, epochs, bad).train()
+        bad.warn()
+    finally:
+        processes.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     def command(arguments: Sequence[str]) -> None:
-        args = parser().parse_args(arguments)
+        try:
+            run = parse(arguments)
+        except StageList as stages:
+            print(stages)
+            return
+        if run.print_config:
+            print(to_toml(run.options, method=run.method, stage=run.name), end="")
+            return
         setup_logging(1)
-        train(args)
+        train(run)
 
     return run_command(command, argv)

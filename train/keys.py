@@ -10,13 +10,15 @@ from torch.utils.data import Dataset
 
 from vos_deploy.models import STM
 
+from .data.mixture import Sample
+
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def align_keys(
     model: STM,
-    clips: Dataset[dict[str, Tensor]],
+    clips: Dataset[Sample],
     samples: int = 300,
     sharpness: float = 8.0,
     faint: float = 0.1,
@@ -37,7 +39,7 @@ def align_keys(
             stem.weight.mul_(faint)
     query, memory = [], []
     for index in range(samples):
-        clip = clips[index]
+        clip = clips[index].tensors
         frame, masks = clip["frames"][:1], clip["masks"][:1, :1]
         query.append(tokens(model.Encoder_Q(frame)[0]))
         memory.append(tokens(model.Encoder_M(frame, masks)))

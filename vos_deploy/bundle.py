@@ -1,7 +1,8 @@
-"""An exported model on disk: a folder of ONNX graphs and a `manifest.json` that describes them.
+"""A model on disk: ONNX graphs or TensorRT engines, and a `manifest.json` that describes them.
 
-Loading checks the whole folder before anything runs, so that a damaged, foreign or newer model is
-one clear sentence instead of a failure deep inside an inference engine.
+An exported model is a folder, one built for TensorRT a single `.plan` file. Loading checks all of
+it before anything runs, so that a damaged, foreign or newer model is one clear sentence instead of
+a failure deep inside an inference engine.
 """
 
 import hashlib
@@ -13,53 +14,50 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from vos_deploy.errors import ModelError
+from . import plan
+from .errors import ModelError
+from .manifest import (
+    Engines,
+    Fields,
+    Graph,
+    MemoryDefaults,
+    TensorSpec,
+    export_command,
+    is_plan,
+    mend,
+    read_engines,
+    read_graph,
+    read_size,
+)
+from .plan import MANIFEST
+
+__all__ = [
+    "Bundle",
+    "Engines",
+    "Graph",
+    "MemoryDefaults",
+    "TensorSpec",
+    "check_replaceable",
+    "demonstration_model",
+]
 
 FORMAT = "vos_deploy model"
 VERSION = 1
-MANIFEST = "manifest.json"
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a graph. A dimension that varies is given by its name."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX file of the model and its interface. `Bundle.save` fills in `file` and `sha256`."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    file: str = ""
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class MemoryDefaults:
-    """Memorise every `every`-th frame for good, hold at most `frames` frames per object."""
-
-    every: int = 5
-    frames: int = 8
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder: what its manifest says, and where it lies.
+    """A model: what its manifest says, and where it lies.
 
     size: (H, W) of the image the graphs are fixed to; None if they take any size.
     short_side: working size of a model of any size, as the length of the shorter side in pixels;
         None for the frame's own size.
     max_objects: None for no limit.
     checkpoint: `name` and `sha256` of the weights the graphs were exported from.
+    engine: what a plan was built with and for; None for a folder of ONNX graphs.
+    folder: the model folder, or the `.plan` file.
     """
 
     method: str
@@ -69,22 +67,27 @@ class Bundle:
     size: tuple[int, int] | None = None
     short_side: int | None = None
     max_objects: int | None = None
-    memory: MemoryDefaults = MemoryDefaults()
+    memory: MemoryDefaults = field(default_factory=MemoryDefaults)
     parity: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    engine: Engines | None = None
     folder: Path = Path()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read and verify a model folder.
+        """Read and verify a model folder or a `.plan` file.
 
-        Raises ModelError, saying how to mend it, if the folder or its manifest is missing,
+        Raises ModelError, saying how to mend it, if the model or its manifest is missing,
         unreadable, of another format or a newer version, or if a graph is missing or changed.
         """
         folder = Path(path)
         bundle = cls._from_manifest(_read_manifest(folder), folder)
+        for graph in bundle.graphs.values():
+            _check_name(bundle, graph)
+        if bundle.engine is not None:
+            plan.check_members(folder, [graph.file for graph in bundle.graphs.values()])
         for graph in bundle.graphs.values():
             _check_file(bundle, graph)
         return bundle
@@ -108,15 +111,40 @@ class Bundle:
                 for name, graph in self.graphs.items()
             }
             saved = replace(self, graphs=graphs, folder=folder)
-            (new / MANIFEST).write_text(json.dumps(saved._manifest(), indent=2) + "\n")
+            (new / MANIFEST).write_bytes(saved._json())
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
             new.rename(folder)
         return saved
 
+    def save_plan(self, path: str | os.PathLike[str], engines: Mapping[str, bytes]) -> Self:
+        """Write a `.plan` file whole or not at all; return it as `load` would.
+
+        engines: the serialized engine of each graph. The bundle says what they were built for.
+        A file that is already there is replaced.
+        """
+        if self.engine is None or engines.keys() != self.graphs.keys():
+            raise ValueError(f"engines are {sorted(engines)}, not those of {sorted(self.graphs)}")
+        path = Path(path)
+        graphs = {
+            name: replace(
+                graph, file=f"{name}.engine", sha256=hashlib.sha256(engines[name]).hexdigest()
+            )
+            for name, graph in self.graphs.items()
+        }
+        saved = replace(self, graphs=graphs, folder=path)
+        plan.write(path, saved._json(), {f"{name}.engine": engines[name] for name in graphs})
+        return saved
+
     def path(self, graph: str) -> Path:
-        """Where the file of a graph lies."""
+        """Where the file of a graph lies, in a model folder."""
         return self.folder / self.graphs[graph].file
+
+    def read(self, graph: str) -> bytes:
+        """The ONNX file or the engine of a graph."""
+        if self.engine is None:
+            return self.path(graph).read_bytes()
+        return plan.read_member(self.folder, self.graphs[graph].file)
 
     def output(self, graph: str, name: str) -> TensorSpec:
         """An output of a graph. Raises ModelError if the graph has none of this name."""
@@ -125,24 +153,25 @@ class Bundle:
                 return spec
         raise ModelError(f"graph {graph!r} in {self.folder} has no output {name!r}")
 
-    def _manifest(self) -> dict[str, Any]:
+    def _json(self) -> bytes:
         manifest = asdict(self)
         del manifest["folder"]
-        return {"format": FORMAT, "version": VERSION, **manifest}
+        if self.engine is None:
+            del manifest["engine"]
+        return (
+            json.dumps({"format": FORMAT, "version": VERSION, **manifest}, indent=2) + "\n"
+        ).encode()
 
     @classmethod
     def _from_manifest(cls, manifest: dict[str, Any], folder: Path) -> Self:
-        top = _Fields(manifest, folder)
-        memory = _Fields(top.required("memory", dict), folder)
+        top = Fields(manifest, folder)
+        memory = Fields(top.required("memory", dict), folder)
         return cls(
             method=top.required("method", str),
             precision=top.required("precision", str),
-            graphs={
-                name: _graph(_Fields(graph, folder))
-                for name, graph in top.required("graphs", dict).items()
-            },
+            graphs=top.table("graphs", read_graph),
             config=top.optional("config", dict) or {},
-            size=_size(top),
+            size=read_size(top),
             short_side=top.optional("short_side", int),
             max_objects=top.optional("max_objects", int),
             memory=MemoryDefaults(memory.required("every", int), memory.required("frames", int)),
@@ -150,6 +179,7 @@ class Bundle:
             checkpoint=top.optional("checkpoint", dict) or {},
             licence=top.optional("licence", str) or "",
             versions=top.optional("versions", dict) or {},
+            engine=read_engines(top),
             folder=folder,
         )
 
@@ -159,79 +189,30 @@ def demonstration_model() -> Path:
     folder = Path(str(resources.files("vos_deploy"))) / "weights" / "stm"
     if not folder.is_dir():
         raise ModelError(
-            f"no model was named, and this installation has no demonstration model; {_mend('stm/')}"
+            f"no model was named, and this installation has no demonstration model; "
+            f"{mend(Path('stm/'))}"
         )
     return folder
 
 
-class _Fields:
-    """Typed reading of one JSON object, with an error that names the field and the folder."""
-
-    def __init__(self, values: Any, folder: Path) -> None:
-        self.values = values if isinstance(values, dict) else {}
-        self.folder = folder
-
-    def required(self, name: str, kind: type[T]) -> T:
-        value = self.values.get(name)
-        # bool is an int to Python, but never a size or a count.
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ModelError(
-                f"{self.folder / MANIFEST} is damaged: {name!r} should be a {kind.__name__} and is "
-                f"{value!r}; {_mend(self.folder)}"
-            )
-        return value
-
-    def optional(self, name: str, kind: type[T]) -> T | None:
-        return None if self.values.get(name) is None else self.required(name, kind)
-
-
-def _size(fields: _Fields) -> tuple[int, int] | None:
-    size = fields.optional("size", list)
-    if size is None:
-        return None
-    sides = _Fields(dict(zip(("height", "width"), size, strict=False)), fields.folder)
-    return sides.required("height", int), sides.required("width", int)
-
-
-def _graph(fields: _Fields) -> Graph:
-    def tensors(name: str) -> tuple[TensorSpec, ...]:
-        specs = [_Fields(spec, fields.folder) for spec in fields.required(name, list)]
-        return tuple(
-            TensorSpec(
-                spec.required("name", str),
-                spec.required("dtype", str),
-                tuple(spec.required("shape", list)),
-            )
-            for spec in specs
-        )
-
-    return Graph(
-        inputs=tensors("inputs"),
-        outputs=tensors("outputs"),
-        file=fields.required("file", str),
-        sha256=fields.required("sha256", str),
-    )
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.exists():
-        raise ModelError(f"no model at {folder}; {_mend(folder.with_suffix(''))}")
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder} is a file, and this version opens model folders; {_mend(folder.stem)}"
-        )
+        raise ModelError(_missing(folder))
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = plan.read_manifest(folder) if is_plan(folder) else path.read_bytes()
+        manifest = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise ModelError(
-            f"{folder} is not a model folder: it has no {MANIFEST}; {_mend(folder)}"
+            f"{folder} is not a model folder: it has no {MANIFEST}; {mend(folder)}"
         ) from None
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON ({error}); {_mend(folder)}") from None
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path} is not valid JSON ({error}); {mend(folder)}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"{path} does not describe a {FORMAT}; {_mend(folder)}")
-    version = _Fields(manifest, folder).required("version", int)
+        raise ModelError(f"{path} does not describe a {FORMAT}; {mend(folder)}")
+    version = Fields(manifest, folder).required("version", int)
     if version > VERSION:
         raise ModelError(
             f"{folder} is a model of format version {version}, and this vos_deploy reads up to "
@@ -240,21 +221,38 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_file(bundle: Bundle, graph: Graph) -> None:
-    folder, mend = bundle.folder, _mend(bundle.folder, bundle.method)
+def _missing(path: Path) -> str:
+    folder = path.with_suffix("")
+    if path.suffix != plan.SUFFIX:
+        return f"no model at {path}; export it with: {export_command(folder)}"
+    build = plan.build_command(path)
+    if (folder / MANIFEST).is_file():
+        return f"no plan at {path}; build it from the model folder beside it with: {build}"
+    return f"no plan at {path}; export a model with: {export_command(folder)} && {build}"
+
+
+def _check_name(bundle: Bundle, graph: Graph) -> None:
     # A manifest from elsewhere must not make us read outside the folder.
-    if not graph.file or Path(graph.file).name != graph.file or "\\" in graph.file:
+    if not plan.is_plain(graph.file):
         raise ModelError(
-            f"{folder / MANIFEST} names the graph file {graph.file!r}, which is not a plain file "
-            f"name; {mend}"
+            f"{bundle.folder / MANIFEST} names the graph file {graph.file!r}, which is not a plain "
+            f"file name; {mend(bundle.folder, bundle.method)}"
         )
+
+
+def _check_file(bundle: Bundle, graph: Graph) -> None:
+    folder, how = bundle.folder, mend(bundle.folder, bundle.method)
     path = folder / graph.file
-    if not path.is_file():
-        raise ModelError(f"the model in {folder} lacks {graph.file}; {mend}")
-    if _sha256(path) != graph.sha256:
+    if bundle.engine is not None:
+        found = hashlib.sha256(plan.read_member(folder, graph.file)).hexdigest()
+    elif path.is_file():
+        found = _sha256(path)
+    else:
+        raise ModelError(f"the model in {folder} lacks {graph.file}; {how}")
+    if found != graph.sha256:
         raise ModelError(
             f"{path} is not the file its manifest describes (its sha256 differs): damaged or "
-            f"replaced; {mend}"
+            f"replaced; {how}"
         )
 
 
@@ -277,7 +275,3 @@ def _write_graph(path: Path, content: bytes | Path, graph: Graph) -> Graph:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _mend(folder: str | Path, method: str = "stm") -> str:
-    return f"export it with: python -m vos_deploy.export --method {method} --output {folder}"

@@ -1,5 +1,7 @@
 """Backends run the graphs of a model on a device. One file each, imported only when chosen."""
 
+import logging
+from collections.abc import Callable
 from importlib import import_module
 
 from vos_deploy.bundle import Bundle
@@ -9,23 +11,60 @@ from .base import Array, Backend
 
 __all__ = ["Array", "Backend", "create"]
 
-# Device -> module and class, in the order in which "auto" prefers them.
+logger = logging.getLogger(__name__)
+
+# Device -> module and class.
 _BACKENDS = {
     "cpu": ("ort", "OnnxRuntimeBackend"),
+    "cuda": ("ort_cuda", "OrtCudaBackend"),
+    "tensorrt": ("tensorrt", "TensorRTBackend"),
 }
 
 DEVICES = ("auto", *_BACKENDS)
 
+# Makes a backend of one's own: takes the model and the number of CPU threads.
+BackendMaker = Callable[[Bundle, int | None], Backend]
 
-def create(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Backend:
+
+def create(
+    bundle: Bundle, device: str | BackendMaker = "auto", threads: int | None = None
+) -> Backend:
     """Load the graphs of a model on a device.
 
-    Raises InputError for a device that is not in DEVICES or threads below 1.
+    "auto" is TensorRT for a plan; for a folder of ONNX graphs CUDA where ONNX Runtime and PyCUDA
+    can use it, and the CPU elsewhere.
+
+    Raises InputError for a device that is not in DEVICES or does not go with the model, or threads
+    below 1.
     """
-    if device not in DEVICES:
-        raise InputError(f"device is {device!r}, and should be one of {', '.join(DEVICES)}")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, and should be at least 1")
-    module, name = _BACKENDS[next(iter(_BACKENDS)) if device == "auto" else device]
+    if not isinstance(device, str):
+        return device(bundle, threads)
+    if device not in DEVICES:
+        raise InputError(f"device is {device!r}, and should be one of {', '.join(DEVICES)}")
+    if device == "auto":
+        device = "tensorrt" if bundle.engine is not None else _device_for_graphs()
+    if bundle.engine is not None and device != "tensorrt":
+        raise InputError(
+            f"{bundle.folder} is a plan, which runs on tensorrt, and device is {device!r}; leave "
+            "it out, or open the model folder that the plan was built from"
+        )
+    module, name = _BACKENDS[device]
     backend: type[Backend] = getattr(import_module(f".{module}", __name__), name)
     return backend(bundle, threads)
+
+
+def _device_for_graphs() -> str:
+    from .cuda import import_cuda
+    from .ort_cuda import is_offered
+
+    if not is_offered():
+        return "cpu"
+    try:
+        import_cuda()
+    except InputError as error:
+        # Whoever installed this ONNX Runtime wants it to be used.
+        logger.warning("ONNX Runtime has CUDA, and runs on the CPU: %s", error)
+        return "cpu"
+    return "cuda"

@@ -33,7 +33,9 @@ class Backend(ABC):
 
     device: what the graphs run on, by its name in `vos_deploy.runtime.backends.DEVICES`.
     threads: CPU threads within one operator; None leaves the number to the engine.
-    timings: seconds spent in each graph since the caller last cleared the dictionary.
+    timings: seconds spent in each graph since the caller last cleared the dictionary. A GPU counts
+        its own time, which is known once something was downloaded.
+    waited: seconds that the caller has waited in all for a GPU to get its work done.
     """
 
     device: ClassVar[str]
@@ -42,6 +44,7 @@ class Backend(ABC):
         self.bundle = bundle
         self.threads = threads
         self.timings: dict[str, float] = {}
+        self.waited = 0.0
 
     def run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Run one graph on arrays of this backend, writing every output where the caller wants it.
@@ -51,9 +54,7 @@ class Backend(ABC):
         spec = self.bundle.graphs[graph]
         self._check(graph, "input", spec.inputs, inputs)
         self._check(graph, "output", spec.outputs, outputs)
-        started = perf_counter()
-        self._run(graph, inputs, outputs)
-        self.timings[graph] = self.timings.get(graph, 0.0) + perf_counter() - started
+        self._timed(graph, inputs, outputs)
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -78,6 +79,11 @@ class Backend(ABC):
     @abstractmethod
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Run one graph on arrays that passed the checks."""
+
+    def _timed(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        started = perf_counter()
+        self._run(graph, inputs, outputs)
+        self.timings[graph] = self.timings.get(graph, 0.0) + perf_counter() - started
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ class OnnxRuntimeBackend(Backend):
             path = bundle.path(name)
             try:
                 session = runtime.InferenceSession(
-                    path, _session_options(runtime, threads), providers=["CPUExecutionProvider"]
+                    path, session_options(runtime, threads), providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # ONNX Runtime's own errors derive from Exception only
                 raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
@@ -60,7 +60,7 @@ class OnnxRuntimeBackend(Backend):
         self._sessions[graph].run_with_iobinding(binding)
 
 
-def _session_options(runtime: Any, threads: int | None) -> Any:
+def session_options(runtime: Any, threads: int | None) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors; they reach the user as exceptions anyway
     options.inter_op_num_threads = 1

@@ -4,6 +4,8 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 
 from .base import Option, Tracker
+from .gfrtm import GFRTM
+from .imsfr import IMSFR
 from .rde import RDE
 from .stm import STM
 
@@ -12,6 +14,8 @@ __all__ = ["TRACKERS", "Option", "Tracker", "find"]
 TRACKERS: dict[str, type[Tracker]] = {
     "stm": STM,
     "rde": RDE,
+    "imsfr": IMSFR,
+    "gfrtm": GFRTM,
 }
 
 

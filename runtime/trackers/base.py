@@ -123,6 +123,11 @@ class Tracker(ABC):
     def memory(self) -> MemoryState:
         """What is held of past frames, all objects together."""
 
+    @property
+    def statistics(self) -> dict[str, float]:
+        """What the method counts about the video so far, by name."""
+        return {}
+
     @abstractmethod
     def memorize(self) -> None:
         """Memorise `image` with `probabilities`. Called only while there are objects."""

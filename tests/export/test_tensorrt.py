@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from onnx import ModelProto
+
+from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.export.export import Options, export_graphs
+from vos_deploy.export.to_onnx import tensor_specs
+from vos_deploy.runtime.build import build as build_plan
 
 from .conftest import small_stm
 
@@ -19,7 +25,6 @@ SLOW = pytest.mark.slow
     ("precision", "size", "config"),
     [
         ("fp32", None, {}),
-        ("fp16", None, {}),
         ("fp16", (96, 150), {}),
         ("fp16", None, {"stem": "background"}),
         pytest.param("fp32", (96, 150), {}, marks=SLOW),
@@ -35,3 +40,26 @@ def test_every_graph_builds(
     assert models.keys() == {"encoder", "memorize", "memory_read", "decoder"}
     for name, model in models.items():
         assert len(build(model)) > 1000, name
+
+
+@pytest.fixture(scope="module")
+def half() -> dict[str, ModelProto]:
+    """A model of any size in half precision."""
+    return export_graphs(small_stm(), Options(precision="fp16"))
+
+
+def test_every_graph_builds_in_half_precision(half: dict[str, ModelProto]) -> None:
+    for name, model in half.items():
+        assert len(build(model)) > 1000, name
+
+
+def test_plan_in_half_precision(half: dict[str, ModelProto], tmp_path: Path) -> None:
+    graphs = {name: Graph(*tensor_specs(model)) for name, model in half.items()}
+    contents = {name: model.SerializeToString() for name, model in half.items()}
+    bundle = Bundle("stm", "fp16", graphs, config={"stride": 16})
+    bundle = bundle.save(tmp_path / "stm", contents)
+    plan = build_plan(bundle, tmp_path / "stm.plan", size=(90, 150), runtime="tensorrt_rtx")
+    assert plan == Bundle.load(tmp_path / "stm.plan")
+    assert plan.precision == "fp16"
+    assert plan.engine is not None
+    assert plan.engine.profiles["memory_read"]["memory_key"][2] == (20 * 60, 16)

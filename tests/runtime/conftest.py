@@ -51,7 +51,7 @@ CELLS = """
 GRAPHS = {
     "encoder": """
         (uint8[H, W, 3] image) => (float[hw, 4] query_key, float[1, 2, h, w] query_value,
-                                   float[1, 3, H8, W8] skip8, float[1, 3, H4, W4] skip4)
+                                   float[1, 3, h8, w8] skip8, float[1, 3, h4, w4] skip4)
         <CONSTANTS, float[4] times2 = {1, 1, 2, 2}, float[4] times4 = {1, 1, 4, 4}> { CELLS
             red = Slice(colours, at0, at1, axis1)
             zeros = Sub(red, red)
@@ -91,7 +91,7 @@ GRAPHS = {
     # Every pixel of a cell gets the share that was read; then STM's soft aggregation.
     "decoder": """
         (float[K, h, w, 2] readout, float[1, 2, h, w] query_value,
-         float[1, 3, H8, W8] skip8, float[1, 3, H4, W4] skip4, uint8[H, W, 3] image)
+         float[1, 3, h8, w8] skip8, float[1, 3, h4, w4] skip4, uint8[H, W, 3] image)
         => (float[planes, H, W] probabilities, uint8[H, W] labels)
         <CONSTANTS, int64[1] axis3 = {3}, int64[2] rows_columns = {1, 2}, int64[1] two = {2},
          float[4] times16 = {1, 1, 16, 16}> {

@@ -163,6 +163,8 @@ def test_interrupt_keeps_results_and_reports(command, tmp_path, capsys, monkeypa
     "arguments",
     [
         ("--engine", "nowhere"),
+        ("--engine", "nowhere.plan"),
+        ("--device", "tensorrt"),
         ("--video", "nowhere.mp4"),
         ("--mask", "nowhere.png"),
         ("--objects", "9"),
@@ -193,6 +195,12 @@ def test_wrong_usage(command, capsys, arguments):
         command(*arguments)
     assert exit_.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_plan_that_is_missing_beside_its_folder(command, tmp_path, capsys):
+    assert command("--engine", tmp_path / "model.plan") == 2
+    build = f"vos-deploy-build {tmp_path}/model/ --output {tmp_path}/model.plan"
+    assert f"build it from the model folder beside it with: {build}" in capsys.readouterr().err
 
 
 def test_settings_reach_the_segmenter(command, monkeypatch, capsys):

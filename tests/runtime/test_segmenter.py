@@ -375,7 +375,7 @@ class TestBadInput:
             ({"memory_every": 0}, "memory_every is 0"),
             ({"memory_frames": 0}, 'memory_frames is 0.*"unlimited"'),
             ({"memory_frames": "many"}, "memory_frames is 'many'"),
-            ({"device": "cuda"}, "device is 'cuda'"),
+            ({"device": "tpu"}, "device is 'tpu'"),
             ({"top_k": 50}, "STM has no option 'top_k'"),
         ],
     )

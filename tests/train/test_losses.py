@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from vos_deploy.train.losses import bootstrapped_cross_entropy, clip_loss, soft_iou
+from vos_deploy.train.losses import (
+    bootstrapped_cross_entropy,
+    channel_kl,
+    clip_loss,
+    flow_l1,
+    lovasz_softmax,
+    margin_mse,
+    mask_bce,
+    soft_iou,
+)
 
 
 def logits_of(probabilities: list[list[float]]) -> torch.Tensor:
@@ -47,3 +56,57 @@ def test_both_is_the_sum() -> None:
     masks, labels = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[0, 1]]])
     parts = [clip_loss(logits, labels, masks, kind, 0.5).item() for kind in ("ce", "iou", "both")]
     assert parts[2] == pytest.approx(parts[0] + parts[1])
+
+
+def test_lovasz_by_hand() -> None:
+    """Two pixels, both wrong: errors sorted, weighted by the growth of the Jaccard loss."""
+    probabilities = torch.tensor([[0.4, 0.7], [0.6, 0.3]])[None, :, None, :]
+    labels = torch.tensor([[[0, 1]]])
+    # Class 1: errors 0.6 (pixel 0, a false positive) and 0.7 (pixel 1, missed): missed first.
+    # Missed: intersection 0 of union 1, loss 1; then 0 of 2: still 1.
+    one = 0.7 * 1 + 0.6 * 0
+    # Class 0: errors 0.6 (pixel 0, missed), 0.7 (pixel 1, false): false first, 1 - 1/2; then 1.
+    zero = 0.7 * 0.5 + 0.6 * 0.5
+    assert lovasz_softmax(probabilities, labels).item() == pytest.approx((one + zero) / 2)
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_iou() -> None:
+    predicted = torch.tensor([0, 1, 1, 1, 0, 2])
+    labels = torch.tensor([[[0, 1, 1, 0, 1, 255]]])
+    hard = torch.nn.functional.one_hot(predicted, 3).T.float()[None, :, None, :]
+    # Void left out; class 2 occurs in no label. IoU of 0: 1 of 3, of 1: 2 of 4.
+    assert lovasz_softmax(hard, labels).item() == pytest.approx(((1 - 1 / 3) + (1 - 2 / 4)) / 2)
+    assert lovasz_softmax(hard, torch.full_like(labels, 255)).item() == 0
+
+
+def test_channel_kl_by_hand() -> None:
+    student = torch.tensor([0.25, 0.75]).log()[None, :, None, None].repeat(1, 1, 2, 3)
+    teacher = torch.tensor([0.5, 0.5]).log()[None, :, None, None].repeat(1, 1, 2, 3)
+    kl = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    # Of each of 6 positions, divided by 12 elements.
+    assert channel_kl(student, teacher).item() == pytest.approx(kl * 6 / 12, rel=1e-5)
+    # Temperature 2: softmax of half the logarithms.
+    halves = [math.sqrt(0.25), math.sqrt(0.75)]
+    s = [h / sum(halves) for h in halves]
+    warm = sum(0.5 * math.log(0.5 / p) for p in s) / 2
+    assert channel_kl(student, teacher, 2.0).item() == pytest.approx(warm, rel=1e-5)
+
+
+def test_gradient_to_the_teacher_is_a_choice() -> None:
+    for detach in (True, False):
+        student, teacher = torch.randn(2, 1, 4, 2, 2, requires_grad=True).unbind(0)
+        student.retain_grad(), teacher.retain_grad()
+        channel_kl(student, teacher, detach=detach).backward()
+        assert student.grad is not None
+        assert (teacher.grad is None) == detach
+
+
+def test_losses_of_single_masks_and_gates() -> None:
+    logits = torch.tensor([[0.0, math.log(3)]])
+    assert mask_bce(logits, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(
+        (math.log(2) + math.log(4)) / 2
+    )
+    prediction, target = torch.tensor([0.9, 0.1]), torch.tensor([0.5, 0.2])
+    assert margin_mse(prediction, target).item() == pytest.approx((0.16 + 0.01) / 2)
+    assert margin_mse(prediction, target, 0.2).item() == pytest.approx(0.04 / 2)
+    assert flow_l1(torch.ones(1, 2, 2, 2), torch.full((1, 2, 2, 2), 4.0)).item() == 3

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vos_deploy.models import create, load_checkpoint
 from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.resnet import BACKBONES, Trunk
 from vos_deploy.train.cli import main
+from vos_deploy.train.loop import Trainer, picture
+from vos_deploy.train.processes import random_state, restore_random_state
+from vos_deploy.train.schedule import Step
+from vos_deploy.train.tasks import Batch, Losses
+from vos_deploy.train.tasks.stm import STMTask
 
 NARROW = ["--backbone", "resnet18", "--key-dim", "8", "--value-dim", "16", "--decoder-width", "8"]
-QUICK = ["--crop", "64", "--objects", "1", "--workers", "0", "--threads", "1", "--skip", "0", "1"]
+QUICK = ["--crop", "64", "--objects", "1", "--workers", "0", "--threads", "1", "--skip", "0", "1",
+         "--pictures-every", "0"]  # fmt: skip
 
 
 def train(output: Path, davis: Path, iterations: int, *more: str) -> dict[str, torch.Tensor]:
@@ -34,39 +45,65 @@ def losses(output: Path) -> list[float]:
     return [event.value for event in log.Scalars("loss")]
 
 
-def test_loss_falls(davis: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", davis, 30, "--loss", "both")
-    trace = losses(tmp_path / "run")
-    assert len(trace) == 30
-    assert sum(trace[-5:]) < 0.8 * sum(trace[:5])
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that draws from every global generator, as dropout or Gumbel noise would."""
+    genuine = STMTask.forward
+
+    def forward(self: STMTask, batch: Batch, step: Step) -> Losses:
+        noise = 1 + torch.rand(()) + np.random.random() + random.random()  # noqa: NPY002
+        losses = genuine(self, batch, step)
+        return {**losses, "loss": losses["loss"] * noise}
+
+    monkeypatch.setattr(STMTask, "forward", forward)
 
 
-def test_resumed_run_ends_where_the_uninterrupted_one_does(davis: Path, tmp_path: Path) -> None:
-    options = ("--schedule", "cosine", "--average", "0.9", "--save-every", "3")
-    whole = train(tmp_path / "whole", davis, 6, *options)
-    # Stopped after three of six: the same command goes on.
-    stopped = tmp_path / "stopped"
-    import vos_deploy.train.loop as loop
+class Stop(Exception):
+    pass
 
-    class Stop(Exception):
-        pass
 
-    genuine = loop.Trainer.save
+def stopped_after_saving(output: Path, davis: Path, iterations: int, *options: str) -> None:
+    """A run that ends with its first checkpoint."""
+    genuine = Trainer.save
 
-    def stop_after_saving(self: loop.Trainer) -> None:
+    def stop(self: Trainer) -> None:
         genuine(self)
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop.Trainer, "save", stop_after_saving)
-        train(stopped, davis, 6, *options)
-    assert torch.load(stopped / "last.pth", weights_only=True)["iteration"] == 3
-    resumed = train(stopped, davis, 6, *options)
+        patch.setattr(Trainer, "save", stop)
+        train(output, davis, iterations, *options)
+
+
+def test_resumed_run_ends_where_the_uninterrupted_one_does(
+    davis: Path, tmp_path: Path, noisy: None
+) -> None:
+    options = ("--schedule", "cosine", "--average", "0.9", "--save-every", "2", "--amsgrad")
+    np.random.seed(5), random.seed(5)  # noqa: NPY002
+    whole = train(tmp_path / "whole", davis, 4, *options)
+    np.random.seed(5), random.seed(5)  # noqa: NPY002
+    stopped = tmp_path / "stopped"
+    stopped_after_saving(stopped, davis, 4, *options)
+    assert torch.load(stopped / "last.pth", weights_only=True)["iteration"] == 2
+    np.random.seed(6), random.seed(6)  # noqa: NPY002
+    # The same command goes on.
+    resumed = train(stopped, davis, 4, *options)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     averaged = [
         load_checkpoint(f / "model.safetensors").state_dict for f in (tmp_path / "whole", stopped)
     ]
     assert all(torch.equal(averaged[0][key], averaged[1][key]) for key in averaged[0])
+
+
+def test_random_state_of_every_generator_is_kept() -> None:
+    def draw() -> tuple[float, float, float]:
+        return float(torch.randn(())), float(np.random.normal()), random.gauss()  # noqa: NPY002
+
+    draw()  # NumPy and Python keep every second normal number
+    state = random_state()
+    expected = [draw() for _ in range(3)]
+    restore_random_state(state)
+    assert [draw() for _ in range(3)] == expected
 
 
 def test_accumulated_pieces_are_one_batch(davis: Path, tmp_path: Path) -> None:
@@ -107,18 +144,112 @@ def test_other_options_do_not_continue_a_run(
     davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tmp_path / "run", davis, 1)
+    run = ["--iterations", "2", "--output", str(tmp_path / "run")]
     wide = ["--davis", str(davis), *QUICK, "--backbone", "resnet18", "--key-dim", "16"]
-    assert main([*wide, "--iterations", "2", "--output", str(tmp_path / "run")]) == 2
+    assert main([*wide, *run]) == 2
+    assert "does not continue this run (its network is another)" in capsys.readouterr().err
+    assert main([*NARROW, *QUICK, "--stage", "main", "--davis", str(davis), *run]) == 2
+    assert "does not continue this run (it is of stm, stage mixed)" in capsys.readouterr().err
+    (tmp_path / "run/last.pth").write_bytes(b"cut short")
+    assert main([*NARROW, *QUICK, "--davis", str(davis), *run]) == 2
     assert "does not continue this run" in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_with_other_options_says_so(
+    davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", davis, 1)
+    train(tmp_path / "run", davis, 2, "--learning-rate", "1e-4", "--save-every", "7")
+    printed = capsys.readouterr().err
+    assert "goes on with other options: iterations was 1; learning_rate was 0.001" in printed
+    assert "save_every" not in printed
+
+
+def test_output_of_a_run(
+    davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has scalars and pictures, the line says how long still, the options are kept."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("vos_deploy.train.loop.LINE_EVERY", 2)
+    output = tmp_path / "run"
+    train(output, davis, 3, "--pictures-every", "2", "--accumulate", "2", "--half")
+    log = EventAccumulator(str(output), size_guidance={"images": 0})
+    log.Reload()
+    assert {"loss", "rate"} <= set(log.Tags()["scalars"])
+    assert [event.step for event in log.Images("clip")] == [1, 3]
+    assert (log.Images("clip")[0].width, log.Images("clip")[0].height) == (3 * 64, 64)
+    line = next(x for x in capsys.readouterr().err.splitlines() if "2/3 loss" in x)
+    assert "clips/s" in line and "0 h 00 min left" in line
+    assert "davis = " in (output / "options.toml").read_text()
+    # The configuration that is kept starts the same run, here already at its end.
+    assert main(["--config", str(output / "options.toml")]) == 0
+    checkpoint = load_checkpoint(output / "model.safetensors")
+    assert checkpoint.metadata["iteration"] == 3 and checkpoint.metadata["stage"] == "mixed"
+    half = (output / "model.safetensors").stat().st_size
+    train(tmp_path / "full", davis, 0)
+    assert half < 0.6 * (tmp_path / "full/model.safetensors").stat().st_size
+
+
+def test_epochs_become_iterations(
+    davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two videos, three times each, twice: 12 clips, two a step."""
+    train(tmp_path / "run", davis, 99, "--epochs", "2", "--repeat", "davis=3", "--batch", "4")
+    assert torch.load(tmp_path / "run/last.pth", weights_only=True)["iteration"] == 3
+    assert "3 iterations, 2.0 epochs of 6 clips" in capsys.readouterr().err
+
+
+def test_bad_files_are_listed_beside_the_checkpoints(
+    stills: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(stills, root)
+    for number in range(4):
+        (root / f"image/{number}.jpg").write_bytes(b"no picture")
+    Image.fromarray(np.full((96, 128), 255, np.uint8)).save(root / "mask/alone.png")
+    arguments = ["--stills", str(root), "--output", str(tmp_path / "run"), "--iterations", "2"]
+    with caplog.at_level(logging.WARNING):
+        assert main([*NARROW, *QUICK, "--batch", "2", "--workers", "1", *arguments]) == 0
+    lines = (tmp_path / "run/bad_files.txt").read_text().splitlines()
+    assert f"mask without a picture\t{root / 'mask/alone.png'}" in lines
+    broken = [line for line in lines if line.startswith("picture missing or damaged\t")]
+    assert 1 <= len(broken) <= 4
+
+
+def test_weight_decay_of_a_group_and_frozen_parameters(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task says which parameters decay: here only the decoder's last layer does not."""
+
+    def groups(self: STMTask) -> list[dict[str, object]]:
+        last = list(self.model.Decoder.pred2.parameters())
+        rest = [p for p in self.model.parameters() if all(p is not q for q in last)]
+        return [{"params": rest}, {"params": last, "weight_decay": 0.0}]
+
+    monkeypatch.setattr(STMTask, "parameter_groups", groups)
+    train(tmp_path / "run", davis, 1, "--weight-decay", "0.1")
+    state = torch.load(tmp_path / "run/last.pth", weights_only=True)["optimizer"]
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.1, 0.0]
+
+
+def test_picture_of_a_clip() -> None:
+    labels = torch.zeros(2, 4, 5, dtype=torch.int64)
+    labels[1] = 1
+    image = picture(torch.ones(2, 3, 4, 5), labels)
+    assert image.shape == (4, 10, 3) and image.dtype == np.uint8
+    assert (image[:, :5] == 255).all() and (image[:, 5:] != 255).any()
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--crop", "100"], "multiple of 16"),
-        (["--batch", "3", "--accumulate", "2"], "cannot be taken in"),
+        (["--crop", "100"], "multiples of 16"),
+        (["--batch", "3", "--accumulate", "2", "--davis", "nowhere"], "cannot be taken in"),
         ([], "no training data"),
         (["--davis", "nowhere"], "no JPEGImages and Annotations"),
+        (["--stills", "nowhere"], "no folder at nowhere"),
+        (["--davis", "nowhere", "--reverse", "2"], "a share from 0 to 1"),
     ],
 )
 def test_wrong_usage_is_one_sentence(

@@ -111,12 +111,6 @@ def test_missing_folder(tmp_path: Path) -> None:
         Bundle.load(tmp_path / "nowhere")
 
 
-def test_plan_file(tmp_path: Path) -> None:
-    (tmp_path / "stm.plan").write_bytes(b"")
-    with pytest.raises(ModelError, match=f"opens model folders.*{MEND} stm"):
-        Bundle.load(tmp_path / "stm.plan")
-
-
 def test_folder_without_manifest(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"has no manifest.json.*{MEND}"):
         Bundle.load(tmp_path)

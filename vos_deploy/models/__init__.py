@@ -6,17 +6,21 @@ from typing import Any
 
 from ..errors import InputError
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
+from .imsfr import IMSFR
 from .network import Network
 from .rde import RDE
 from .registry import METHODS
+from .rmnet import RMNet
 from .stm import STM
 
 __all__ = [
+    "IMSFR",
     "METHODS",
     "RDE",
     "STM",
     "Checkpoint",
     "Network",
+    "RMNet",
     "create",
     "load_checkpoint",
     "load_model",

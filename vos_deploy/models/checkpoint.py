@@ -1,6 +1,7 @@
 """Checkpoints on disk: every layout the official releases use, and our own.
 
-Nothing is ever unpickled beyond tensors and plain containers.
+Nothing is ever unpickled beyond tensors and plain containers: where a release holds more beside its
+tensors, `restricted` reads these alone.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from torch import Tensor
 from ..errors import ModelError
 from .network import Network
 from .registry import METHODS
+from .restricted import load_tensors
 
 # Where releases nest their state dict.
 NESTS = ("state_dict", "model", "network", "net")
+# State dicts that a release keeps side by side: its keys get the name of their part in front.
+PARTS = ("rmnet", "tflownet")
 SHOWN_KEYS = 8
 
 
@@ -60,11 +64,17 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     return Checkpoint(found, config, state, metadata)
 
 
-def load_model(path: str | Path, method: str | None = None) -> Network:
-    """The network of a checkpoint, its weights loaded strictly, in eval mode."""
+def load_model(
+    path: str | Path, method: str | None = None, trunk: str | Path | None = None
+) -> Network:
+    """The network of a checkpoint, its weights loaded strictly, in eval mode.
+
+    `trunk` is torchvision's file, for a method whose official release leaves the trunk to it.
+    """
     checkpoint = load_checkpoint(path, method)
     model = METHODS[checkpoint.method](**checkpoint.config)
-    load_weights(model, checkpoint.state_dict, source=str(path))
+    state = model.complete(checkpoint.state_dict, trunk)
+    load_weights(model, state, source=str(path))
     return model
 
 
@@ -125,7 +135,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            content = load_tensors(path)
+            if not _is_state_dict(_unnested(content)):
+                raise
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds more than tensors and reading it would run code from the file. If you "
@@ -135,17 +150,33 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path} is not a complete PyTorch checkpoint: {error}") from error
     metadata: dict[str, Any] = {}
-    for nest in NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            metadata = {k: v for k, v in content.items() if k in ("method", "config", "epoch")}
-            content = content[nest]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    state = _unnested(content)
+    if state is not content:
+        metadata = {k: v for k, v in content.items() if k in ("method", "config", "epoch")}
+    if not _is_state_dict(state):
         raise ModelError(
             f"{path} is not a state dict: expected tensors by name, bare or under one of "
             f"{', '.join(NESTS)}"
         )
-    return dict(content), metadata
+    return dict(state), metadata
+
+
+def _unnested(content: Any) -> Any:
+    """The state dict of a release, if it lies where releases put it; else `content` itself."""
+    if isinstance(content, dict) and any(isinstance(content.get(part), dict) for part in PARTS):
+        return {
+            f"{part}.{key.removeprefix('module.')}": value
+            for part in PARTS
+            for key, value in content.get(part, {}).items()
+        }
+    for nest in NESTS:
+        if isinstance(content, dict) and isinstance(content.get(nest), dict):
+            return content[nest]
+    return content
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
 
 
 def _recognise(path: Path, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:

@@ -11,14 +11,14 @@ from torch import Tensor
 from ..errors import ModelError
 from .resnet import Trunk
 
-STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4"}
+STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
 def load_imagenet(trunk: Trunk, path: str | Path) -> None:
     """Fill `trunk` from a torchvision ResNet state dict (`.pth` or `.safetensors`).
 
     A file whose batch norms were folded into biased convolutions is taken too: each norm becomes
-    the identity plus that bias. Later stages and the classifier are left out.
+    the identity plus that bias. Stages that `trunk` lacks and the classifier are left out.
     """
     path = Path(path)
     if not path.is_file():
@@ -34,7 +34,7 @@ def load_imagenet(trunk: Trunk, path: str | Path) -> None:
         state[f"{STAGES.get(first, first)}.{rest}"] = value.float()
     folded = "bn1.weight" not in state
     own = trunk.state_dict()
-    wanted = [k for k in own if k.split(".")[0] in ("conv1", "bn1", "res2", "res3", "res4")]
+    wanted = [k for k in own if k.split(".")[0] in ("conv1", "bn1", *STAGES.values())]
     for key in wanted:
         if key.endswith("num_batches_tracked"):
             continue

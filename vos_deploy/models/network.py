@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .resnet import freeze_norms
 
 
@@ -29,6 +31,15 @@ class Network(nn.Module):
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The state dict of another release of the method (an earlier training stage, say), turned
         into one that loads strictly."""
+        return state
+
+    def complete(self, state: dict[str, Tensor], trunk: str | Path | None) -> dict[str, Tensor]:
+        """The state dict with what the release leaves to a file of its own, `trunk`.
+
+        Raises InputError for a trunk that is missing, or that the method does not take.
+        """
+        if trunk is not None:
+            raise InputError(f"{self.method} checkpoints hold their trunk: leave --trunk out")
         return state
 
     def train(self, mode: bool = True) -> Self:

@@ -75,10 +75,14 @@ class Bottleneck(Block):
 
 
 class Backbone(NamedTuple):
-    """What tells one ResNet from another: its block and the number of blocks per stage."""
+    """What tells one ResNet from another: its block and the number of blocks per stage.
+
+    `last_blocks` is for the fourth stage, at stride 32, which most methods here go without.
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     blocks: tuple[int, int, int]
+    last_blocks: int = 3
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -87,7 +91,7 @@ class Backbone(NamedTuple):
 
 
 BACKBONES = {
-    "resnet18": Backbone(BasicBlock, (2, 2, 2)),
+    "resnet18": Backbone(BasicBlock, (2, 2, 2), 2),
     "resnet34": Backbone(BasicBlock, (3, 4, 6)),
     "resnet50": Backbone(Bottleneck, (3, 4, 6)),
     "resnet101": Backbone(Bottleneck, (3, 4, 23)),
@@ -95,15 +99,15 @@ BACKBONES = {
 
 
 def make_stage(backbone: Backbone, stage: int, bias: bool = False) -> nn.Sequential:
-    """Stage `stage` (0 for res2, 1 for res3, 2 for res4); all but the first halve the size.
+    """Stage `stage` (0 for res2 to 3 for res5); all but the first halve the size.
 
     bias: some releases have convolutions with a bias in front of their norms.
     """
     in_channels = 64 if stage == 0 else backbone.channels[stage - 1]
     width, stride = 64 * 2**stage, 1 if stage == 0 else 2
     blocks = [backbone.block(in_channels, width, stride, bias)]
-    for _ in range(backbone.blocks[stage] - 1):
-        blocks.append(backbone.block(backbone.channels[stage], width, 1, bias))
+    for _ in range((*backbone.blocks, backbone.last_blocks)[stage] - 1):
+        blocks.append(backbone.block(width * backbone.block.expansion, width, 1, bias))
     return nn.Sequential(*blocks)
 
 

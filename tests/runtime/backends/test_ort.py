@@ -80,7 +80,7 @@ def test_names_types_and_shapes_are_checked(backend):
         backend.run("memory_read", {**arrays, "query_key": readout}, {"readout": readout})
 
 
-@pytest.mark.parametrize("device", ["cuda", "tpu", ""])
+@pytest.mark.parametrize("device", ["tpu", "CUDA", ""])
 def test_unknown_device(make_model, device):
     with pytest.raises(InputError, match="should be one of auto, cpu"):
         backends.create(Bundle.load(make_model()), device)

@@ -1,0 +1,258 @@
+"""vos-deploy-build: from a model folder to a plan, one TensorRT engine per graph."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from vos_deploy.bundle import Bundle, Engines, MemoryDefaults
+from vos_deploy.commands import make_parser, progress, run_command, setup_logging
+from vos_deploy.errors import InputError
+from vos_deploy.frames import MIN_SIDE, Size
+from vos_deploy.manifest import export_command
+from vos_deploy.plan import SUFFIX
+
+from .backends.cuda import Gpu, describe_gpu, import_cuda
+from .engines.builder import EngineBuilder
+from .engines.library import RUNTIMES, import_runtime
+from .engines.profiles import Limits, dimension_ranges, fixed_to, parse_range, stride_of
+
+MAX_OBJECTS = 4
+MEMORY_FRAMES = 20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    setup_logging(1 if args.verbose else 0)
+    started = perf_counter()
+    bundle = Bundle.load(args.model)
+    output = args.output or args.model.with_suffix(SUFFIX)
+    if output.suffix != SUFFIX or output.is_dir():
+        raise InputError(f"--output {output}: expected the name of a file that ends in {SUFFIX}")
+    saved = build(
+        bundle,
+        output,
+        size=args.size,
+        max_objects=args.max_objects,
+        memory_frames=args.memory_frames,
+        precision=args.precision,
+        runtime=args.runtime,
+        timing_cache=args.timing_cache,
+        ranges=args.range,
+    )
+    _report(saved, perf_counter() - started, args.json)
+    return 0
+
+
+def build(
+    bundle: Bundle,
+    output: Path,
+    *,
+    size: Size | None = None,
+    max_objects: int | None = None,
+    memory_frames: int | None = None,
+    precision: str | None = None,
+    runtime: str = "auto",
+    timing_cache: Path | None = None,
+    ranges: Sequence[str] = (),
+) -> Bundle:
+    """Build every graph of a model folder and write the plan; returns it.
+
+    Args:
+        size: (H, W) of the frames the plan is for. Compulsory for a model of any size.
+        max_objects, memory_frames: the most that the plan has room for; None for 4 and 20, or what
+            the model itself is made for.
+        precision: what the model must be of, "fp32" or "fp16"; None takes what it is.
+        runtime: "tensorrt", "tensorrt_rtx" or "auto": the first of them that is installed.
+        timing_cache: file of measurements that later builds use again; None for the user's cache
+            folder.
+        ranges: `NAME=MIN,USUAL,MAX` for dimensions or values of inputs.
+
+    Raises:
+        InputError: an argument does not go with the model, or TensorRT is not installed.
+        ModelError: TensorRT cannot parse a graph.
+        VosDeployError: TensorRT cannot build a graph, or the plan cannot be written.
+    """
+    _check_buildable(bundle, precision)
+    limits = Limits(
+        _size(bundle, size),
+        _objects(bundle, max_objects),
+        memory_frames or max(MEMORY_FRAMES, bundle.memory.frames),
+        stride_of(bundle),
+        dict(map(parse_range, ranges)),
+    )
+    module = import_runtime(runtime)
+    gpu = _gpu(module)
+    cache = None if gpu is None else timing_cache or _default_cache(module, gpu)
+    builder = EngineBuilder(module, cache)
+    graphs, varying = fixed_to(bundle, limits), dimension_ranges(limits)
+    engines, profiles = {}, {}
+    for name in progress(list(graphs), description="build", unit="graph"):
+        engines[name], profiles[name] = builder.build(
+            name, bundle.read(name), graphs[name], varying
+        )
+    built = replace(
+        bundle,
+        graphs=graphs,
+        size=limits.size,
+        short_side=None,
+        max_objects=limits.max_objects,
+        memory=MemoryDefaults(bundle.memory.every, min(bundle.memory.frames, limits.memory_frames)),
+        versions={**bundle.versions, module.__name__: module.__version__},
+        engine=Engines(
+            runtime=module.__name__,
+            version=module.__version__,
+            gpu=None if gpu is None else gpu.name,
+            compute_capability=None if gpu is None else gpu.compute_capability,
+            max_objects=limits.max_objects,
+            memory_frames=limits.memory_frames,
+            profiles=profiles,
+        ),
+    )
+    return built.save_plan(output, engines)
+
+
+def _check_buildable(bundle: Bundle, precision: str | None) -> None:
+    if bundle.engine is not None:
+        raise InputError(f"{bundle.folder} is a plan already; give the folder it was built from")
+    if precision not in (None, bundle.precision):
+        # TensorRT takes the types as they are in the ONNX file.
+        folder = bundle.folder.with_name(f"{bundle.folder.name}-{precision}")
+        command = export_command(folder, bundle.method, f"--precision {precision}")
+        raise InputError(
+            f"{bundle.folder} is {bundle.precision}, and the precision of a plan is that of its "
+            f"graphs; export it in {precision} with: {command}"
+        )
+
+
+def _size(bundle: Bundle, asked: Size | None) -> Size:
+    if asked is not None and bundle.size not in (None, asked):
+        text = "{}x{}".format(*asked)
+        command = export_command(bundle.folder, bundle.method, f"--size {text}")
+        raise InputError(
+            f"{bundle.folder} is fixed to {'{}x{}'.format(*bundle.size)}, and --size is "
+            f"{text}; leave it out, or export the model with: {command}"
+        )
+    size = asked or bundle.size
+    if size is None:
+        raise InputError(
+            f"{bundle.folder} takes frames of any size, and a plan is built for one: say which, "
+            "as height and width, such as --size 480x854"
+        )
+    return size
+
+
+def _objects(bundle: Bundle, asked: int | None) -> int:
+    most = bundle.max_objects
+    if most is not None and asked is not None and asked > most:
+        raise InputError(
+            f"{bundle.folder} takes up to {most} objects, and --max-objects is {asked}; ask for "
+            "fewer, or export the model for more"
+        )
+    return asked or min(MAX_OBJECTS, most or MAX_OBJECTS)
+
+
+def _gpu(module: Any) -> Gpu | None:
+    """The GPU that the engines are tuned on; None for TensorRT for RTX, which finishes them on the
+    GPU that runs them and needs none here."""
+    return None if module.__name__ == "tensorrt_rtx" else describe_gpu(import_cuda())
+
+
+def _default_cache(module: Any, gpu: Gpu) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    capability = gpu.compute_capability.replace(".", "")
+    name = f"timing-{module.__name__}-{module.__version__}-sm{capability}.cache"
+    return Path(home) / "vos_deploy" / name
+
+
+def _report(bundle: Bundle, seconds: float, as_json: bool) -> None:
+    engine = bundle.engine
+    assert engine is not None and bundle.size is not None
+    mebibytes = bundle.folder.stat().st_size / 2**20
+    if as_json:
+        facts = {"plan": str(bundle.folder), "seconds": seconds, "MiB": mebibytes}
+        sizes = {"size": bundle.size, "precision": bundle.precision}
+        built = {k: v for k, v in vars(engine).items() if k != "profiles"}
+        print(json.dumps({**facts, **sizes, **built}, indent=2))
+        return
+    height, width = bundle.size
+    print(
+        f"wrote {bundle.folder}: {len(bundle.graphs)} engines, {mebibytes:.1f} MiB, in "
+        f"{seconds:.0f} s\n"
+        f"{height}x{width}, {bundle.precision}, up to {engine.max_objects} objects and "
+        f"{engine.memory_frames} memory frames, {engine.runtime} {engine.version}, "
+        f"{engine.gpu or 'for the GPU that runs it'}"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "vos-deploy-build",
+        "Build a model folder for TensorRT: one engine per graph, in one .plan file. A plan is for "
+        "one frame size, and for the GPU and the TensorRT version it was built with.",
+        "vos-deploy-build stm/ --output stm.plan --size 480x854 --precision fp16",
+    )
+    add = parser.add_argument
+    add("model", type=Path, help="model folder")
+    add("--output", type=Path, help="file to write; left out: the name of the folder with .plan")
+    add(
+        "--size",
+        type=_frame_size,
+        metavar="HxW",
+        help="height and width of the frames; left out: what the model is fixed to",
+    )
+    add("--precision", choices=("fp32", "fp16"), help="fail unless the model is of this precision")
+    add(
+        "--max-objects",
+        type=_positive,
+        metavar="K",
+        help=f"most objects at once (default: {MAX_OBJECTS})",
+    )
+    add(
+        "--memory-frames",
+        type=_positive,
+        metavar="N",
+        help=f"most memory frames (default: {MEMORY_FRAMES}, or the model's own if that is more)",
+    )
+    add("--runtime", choices=("auto", *RUNTIMES), default="auto", help="which TensorRT")
+    add(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="measurements that make the next build faster; left out: in the user's cache folder",
+    )
+    add(
+        "--range",
+        action="append",
+        default=[],
+        metavar="NAME=MIN,USUAL,MAX",
+        help="what a dimension or a value of an input may be, such as top_k=1,20,100",
+    )
+    add("--verbose", action="store_true", help="show what TensorRT says")
+    add("--json", action="store_true", help="print what was built as JSON")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
+    return number
+
+
+def _frame_size(text: str) -> Size:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()) or min(int(height), int(width)) < MIN_SIDE:
+        raise argparse.ArgumentTypeError(
+            f"expected height and width from {MIN_SIDE} up, such as 480x854, found {text!r}"
+        )
+    return int(height), int(width)

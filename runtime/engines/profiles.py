@@ -1,0 +1,143 @@
+"""Optimisation profiles: which shapes the engines of a plan are built for.
+
+Everything is read from the manifest, by the names that graphs declare their dimensions with:
+
+    K, G            objects, and objects that share a memory: 1 to the most that are asked for
+    1+K             objects and background
+    N               memory tokens: those of 1 to the most memory frames
+    S               memory frames chosen among those held
+    H, W            the frame; h, w, h8, w8, ..., H16, W16 and hw follow from it
+
+The frame has one size per plan. TensorRT tunes a profile for one size and runs others slower, and
+reserves memory for the largest; a plan for the size that is used costs nothing of that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+
+from vos_deploy.bundle import Bundle, Graph, TensorSpec
+from vos_deploy.errors import InputError, ModelError
+from vos_deploy.frames import Size
+from vos_deploy.manifest import Profile
+
+STRIDE = 16
+
+# Smallest, usual and largest.
+Range = tuple[int, int, int]
+
+# Inputs whose value decides on shapes, by name.
+VALUES: dict[str, Range] = {"top_k": (1, 50, 128)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan has room for.
+
+    stride: the graphs pad the frame to multiples of this; maps are those of the padded frame.
+    ranges: of single dimensions or values by name, for whoever knows better than the table.
+    """
+
+    size: Size
+    max_objects: int
+    memory_frames: int
+    stride: int
+    ranges: Mapping[str, Range]
+
+
+def stride_of(bundle: Bundle) -> int:
+    """What the graphs of a model pad the frame to."""
+    return int(bundle.config.get("stride", STRIDE))
+
+
+def frame_dimensions(size: Size, stride: int) -> dict[str, int]:
+    """The dimensions that follow from the size of the frame, by their names."""
+    padded = [stride * ceil(side / stride) for side in size]
+    sides = {"H": size[0], "W": size[1], "H16": padded[0], "W16": padded[1]}
+    for scale, suffix in ((16, ""), (8, "8"), (4, "4")):
+        sides |= {f"h{suffix}": ceil(padded[0] / scale), f"w{suffix}": ceil(padded[1] / scale)}
+    return {**sides, "hw": sides["h"] * sides["w"]}
+
+
+def dimension_ranges(limits: Limits) -> dict[str, Range]:
+    """The dimensions that vary within a plan, by name."""
+    tokens = frame_dimensions(limits.size, limits.stride)["hw"]
+    objects = (1, min(2, limits.max_objects), limits.max_objects)
+    frames = (1, min(5, limits.memory_frames), limits.memory_frames)
+    smallest, usual, largest = frames
+    return {
+        "K": objects,
+        "G": objects,
+        "1+K": (2, 1 + objects[1], 1 + objects[2]),
+        "N": (tokens * smallest, tokens * usual, tokens * largest),
+        "S": frames,
+        **limits.ranges,
+    }
+
+
+def fixed_to(bundle: Bundle, limits: Limits) -> dict[str, Graph]:
+    """The graphs with the size of the frame put into their shapes; the rest keeps its names."""
+    sides = frame_dimensions(limits.size, limits.stride)
+
+    def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            replace(spec, shape=tuple(sides.get(str(d), d) for d in spec.shape)) for spec in specs
+        )
+
+    return {
+        name: replace(graph, inputs=fixed(graph.inputs), outputs=fixed(graph.outputs))
+        for name, graph in bundle.graphs.items()
+    }
+
+
+def shape_profile(spec: TensorSpec, ranges: Mapping[str, Range]) -> Profile | None:
+    """What the shape of an input may be; None if it does not vary.
+
+    Raises ModelError for a dimension whose name says nothing to this version.
+    """
+    if not any(isinstance(side, str) for side in spec.shape):
+        return None
+    for side in spec.shape:
+        if isinstance(side, str) and side not in ranges:
+            raise ModelError(
+                f"input {spec.name!r} has a dimension {side!r}, and this version knows "
+                f"{', '.join(ranges)}; say what it may be with: --range {side}=MIN,USUAL,MAX"
+            )
+    low, usual, high = (
+        tuple(ranges[side][i] if isinstance(side, str) else side for side in spec.shape)
+        for i in range(3)
+    )
+    return low, usual, high
+
+
+def value_profile(spec: TensorSpec, ranges: Mapping[str, Range]) -> Profile:
+    """What the values of an input may be that decides on shapes.
+
+    Raises ModelError for an input whose name says nothing to this version.
+    """
+    known = {**VALUES, **ranges}
+    if spec.name not in known:
+        raise ModelError(
+            f"the value of input {spec.name!r} decides on shapes, and this version does not know "
+            f"what it may be; say so with: --range {spec.name}=MIN,USUAL,MAX"
+        )
+    length = 1
+    for side in spec.shape:
+        length *= int(side)
+    low, usual, high = ((value,) * length for value in known[spec.name])
+    return low, usual, high
+
+
+def parse_range(text: str) -> tuple[str, Range]:
+    """`NAME=MIN,USUAL,MAX`. Raises InputError for anything else."""
+    name, _, values = text.partition("=")
+    try:
+        low, usual, high = (int(value) for value in values.split(","))
+    except ValueError:
+        low, usual, high = 0, 0, 0
+    if not name or not 1 <= low <= usual <= high:
+        raise InputError(
+            f"--range {text}: expected NAME=MIN,USUAL,MAX, rising numbers from 1 up, such as "
+            "top_k=1,20,100"
+        )
+    return name, (low, usual, high)

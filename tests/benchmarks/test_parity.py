@@ -1,0 +1,56 @@
+"""`parity`: the same weights on both sides agree, other weights do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vos_deploy.benchmarks.cli import main
+from vos_deploy.bundle import demonstration_model
+from vos_deploy.masks import write_mask
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from vos_deploy.models import load_model, save_checkpoint
+
+WEIGHTS = demonstration_model().parent / "stm.safetensors"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (40, 64, 3), np.uint8).repeat(2, 0).repeat(2, 1)
+    (tmp_path / "frames").mkdir()
+    for t in range(5):
+        image = Image.fromarray(np.roll(picture, 2 * t, 1))
+        image.save(tmp_path / f"frames/{t:05d}.png")
+    mask = np.zeros((80, 128), np.uint8)
+    mask[20:60, 20:60], mask[30:70, 70:110] = 3, 7
+    write_mask(tmp_path / "first.png", mask)
+    return ["--video", str(tmp_path / "frames"), "--mask", str(tmp_path / "first.png")]
+
+
+def parity(checkpoint: Path, *more: str) -> int:
+    model = str(demonstration_model())
+    return main(["parity", "--model", model, "--checkpoint", str(checkpoint), *more, "--json"])
+
+
+def test_same_weights_agree(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Over a memory that fills and evicts."""
+    assert parity(WEIGHTS, *clip, "--memory-every", "2", "--memory-frames", "2") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] and len(report["frames"]) == 4
+    assert all(row["probability mean"] < 1e-3 for row in report["frames"])
+
+
+def test_other_weights_do_not(
+    clip: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = load_model(WEIGHTS)
+    network.Decoder.pred2.bias.data[1] += 2
+    save_checkpoint(tmp_path / "other.safetensors", network)
+    assert parity(tmp_path / "other.safetensors", *clip) == 1
+    assert not json.loads(capsys.readouterr().out)["passed"]

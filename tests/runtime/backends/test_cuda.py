@@ -1,0 +1,295 @@
+"""`CudaDevice` against a PyCUDA and a cuda-python that write down what is asked of them."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.runtime.backends import cuda as cuda_module
+from vos_deploy.runtime.backends.cuda import CudaDevice, CudaGraph, import_cuda
+from vos_deploy.runtime.backends.device import DeviceArray
+
+MiB = 2**20
+
+
+class Driver(SimpleNamespace):
+    """`pycuda.driver`, whose memory is bytes by address and whose copies happen at the end."""
+
+    class Error(Exception):
+        pass
+
+    class MemoryError(Error):
+        pass
+
+    def __init__(self, total: int = 64 * MiB) -> None:
+        super().__init__(pycuda_log=[])
+        log, memory, pending = self.pycuda_log, {}, []
+        self.memory, self.pending = memory, pending
+        driver = self
+
+        def catch_up() -> None:
+            while pending:
+                pending.pop(0)()
+
+        class Allocation(int):
+            def free(self) -> None:
+                log.append(f"free {int(self)}")
+                del memory[int(self)]
+
+        class Context:
+            def push(self) -> None:
+                log.append("push")
+
+            def pop(self) -> None:
+                log.append("pop")
+
+        class Stream:
+            handle = 55
+
+            def synchronize(self) -> None:
+                log.append("synchronize")
+                catch_up()
+
+        class Event:
+            def record(self, stream: Any) -> Any:
+                log.append("record")
+                return self
+
+            def synchronize(self) -> None:
+                log.append("wait for the upload")
+                catch_up()
+
+            def time_since(self, start: Any) -> float:
+                return 2.5
+
+        class Device:
+            def __init__(self, index: int) -> None:
+                assert index == 0
+
+            @staticmethod
+            def count() -> int:
+                return 1
+
+            def name(self) -> str:
+                return "NVIDIA Test"
+
+            def compute_capability(self) -> tuple[int, int]:
+                return (8, 7)
+
+            def retain_primary_context(self) -> Context:
+                log.append("retain")
+                return Context()
+
+        def mem_alloc(size: int) -> Allocation:
+            assert size > 0
+            if sum(map(len, memory.values())) + size > total:
+                raise driver.MemoryError("cuMemAlloc failed: out of memory")
+            address = 256 * (1 + max([*memory, 0]) // 256) + max(
+                map(len, memory.values()), default=0
+            )
+            memory[address] = bytearray(size)
+            return Allocation(address)
+
+        def write(address: int, source: Any, stream: Any) -> None:
+            block = max(a for a in memory if a <= address)
+
+            def do() -> None:
+                content = bytes(source)
+                memory[block][address - block : address - block + len(content)] = content
+
+            pending.append(do)
+
+        def read(target: Any, address: int, stream: Any) -> None:
+            block = max(a for a in memory if a <= address)
+
+            def do() -> None:
+                start = address - block
+                target[:] = np.frombuffer(memory[block], np.uint8)[start : start + len(target)]
+
+            pending.append(do)
+
+        self.Device, self.Stream, self.Event = Device, Stream, Event
+        self.init = lambda: log.append("init")
+        self.mem_alloc, self.memcpy_htod_async, self.memcpy_dtoh_async = mem_alloc, write, read
+        self.memcpy_dtod_async = lambda target, source, size, stream: write(
+            target, memoryview(memory[source])[:size], stream
+        )
+        self.pagelocked_empty = np.empty
+        self.mem_get_info = lambda: (3 * MiB, 10 * MiB)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    driver = Driver()
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)  # type: ignore[arg-type]
+    return driver
+
+
+def new(device: CudaDevice, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceArray:
+    kind = np.dtype(dtype)
+    return DeviceArray(device.allocate(int(np.prod(shape)) * kind.itemsize), 0, shape, kind)
+
+
+def test_up_across_and_down(driver):
+    device = CudaDevice()
+    assert (device.name, device.compute_capability, device.stream) == ("NVIDIA Test", "8.7", 55)
+    assert (device.used(), device.seconds(device.mark(), device.mark())) == (7 * MiB, 0.0025)
+    source, target = new(device, (3, 4)), new(device, (3, 4))
+    host = np.arange(12, dtype=np.float32).reshape(3, 4)
+    device.upload(host, source)
+    device.copy(source, target)
+    device.upload(host[:1, ::-1], target[2].reshape((1, 4)))
+    assert driver.pending
+    np.testing.assert_array_equal(device.download(source), host)
+    # An upload waits until the last one has left the page-locked memory.
+    assert driver.pycuda_log.count("wait for the upload") == 2
+    device.close()
+
+
+def test_only_download_waits(driver):
+    device = CudaDevice()
+    array = new(device, (2,))
+    device.upload(np.ones(2, np.float32), array)
+    device.mark()
+    assert "synchronize" not in driver.pycuda_log
+    device.download(array)
+    assert driver.pycuda_log.count("synchronize") == 1
+    device.close()
+
+
+def test_memory_is_freed_when_the_stream_has_let_go_of_it(driver):
+    device = CudaDevice()
+    array = new(device, (2,))
+    view = array[1:]
+    del array
+    gc.collect()
+    assert len(driver.memory) == 1  # a view holds it
+    del view
+    gc.collect()
+    assert len(driver.memory) == 1  # the stream may still read it
+    device.synchronize()
+    assert not driver.memory
+    device.close()
+
+
+def test_full_memory_is_tried_again_without_what_is_unused(driver):
+    device = CudaDevice()
+    large = device.allocate(40 * MiB)
+    with pytest.raises(VosDeployError, match="no room on NVIDIA Test for 40 MiB more: hold fewer"):
+        device.allocate(40 * MiB)
+    del large
+    gc.collect()
+    device.allocate(40 * MiB)
+    device.close()
+
+
+def test_closing_frees_before_the_context_goes(driver):
+    device = CudaDevice()
+    held = new(device, (2,))
+    device.close()
+    device.close()
+    assert driver.pycuda_log[-3:] == ["synchronize", f"free {held.pointer}", "pop"]
+    assert driver.pycuda_log.count("pop") == 1
+
+
+def test_devices_share_the_context_and_close_in_any_order(driver):
+    first, second = CudaDevice(), CudaDevice()
+    first.close()
+    assert "pop" not in driver.pycuda_log
+    second.close()
+    for step in ("retain", "push", "pop"):
+        assert driver.pycuda_log.count(step) == 1
+
+
+def test_device_that_nobody_closes(driver):
+    new(CudaDevice(), (2,))
+    gc.collect()
+    assert driver.pycuda_log[-1] == "pop"
+    assert not driver.memory
+
+
+def test_empty_arrays(driver):
+    device = CudaDevice()
+    array = new(device, (0, 4))
+    device.upload(np.empty((0, 4), np.float32), array)
+    device.copy(array, array)
+    assert device.download(array).shape == (0, 4)
+    device.close()
+
+
+def test_what_is_missing_is_said(driver, monkeypatch):
+    monkeypatch.setattr(driver.Device, "count", staticmethod(lambda: 0))
+    with pytest.raises(InputError, match="there is no CUDA device"):
+        import_cuda()
+
+    def fails() -> None:
+        raise driver.Error("cuInit failed: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(driver, "init", fails)
+    with pytest.raises(InputError, match="CUDA does not start: cuInit failed"):
+        import_cuda()
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(InputError, match=r"PyCUDA cannot be imported.*pip install"):
+        import_cuda()
+
+
+class Graphs:
+    """cuda-python's driver module: functions return an error code and results."""
+
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+
+    def __init__(self, failing: str = "") -> None:
+        self.log: list[str] = []
+        self.failing = failing
+
+    def __getattr__(self, name: str) -> Any:
+        def function(*arguments: Any) -> tuple[Any, ...]:
+            self.log.append(name)
+            return (900 if name == self.failing else 0, f"{name} result")
+
+        return function
+
+
+def test_graphs_are_recorded_and_launched(driver, monkeypatch):
+    graphs = Graphs()
+    monkeypatch.setattr(cuda_module, "_graph_driver", lambda: graphs)
+    device = CudaDevice()
+    assert device.records
+    recorded = device.capture(lambda: graphs.log.append("work"))
+    recorded.launch()
+    recorded.close()
+    assert graphs.log == [
+        "cuStreamBeginCapture", "work", "cuStreamEndCapture", "cuGraphInstantiate",
+        "cuGraphDestroy", "cuGraphLaunch", "cuGraphExecDestroy",
+    ]  # fmt: skip
+    device.close()
+
+
+def test_without_cuda_python_there_are_none(driver):
+    device = CudaDevice()
+    assert not device.records
+    device.close()
+
+
+@pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture"])
+def test_refusal_is_an_error(failing):
+    with pytest.raises(VosDeployError, match=f"{failing} failed: 900"):
+        CudaGraph(Graphs(failing), 55, lambda: None)
+
+
+def test_failure_while_recording_ends_the_recording():
+    graphs = Graphs()
+
+    def work() -> None:
+        raise VosDeployError("did not run")
+
+    with pytest.raises(VosDeployError, match="did not run"):
+        CudaGraph(graphs, 55, work)
+    assert graphs.log == ["cuStreamBeginCapture", "cuStreamEndCapture"]

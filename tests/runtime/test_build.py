@@ -1,0 +1,160 @@
+"""vos-deploy-build on a small network, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.errors import InputError
+from vos_deploy.runtime import build as build_module
+from vos_deploy.runtime.backends.cuda import Gpu
+from vos_deploy.runtime.build import build, main
+
+HERE = ("--runtime", "tensorrt_rtx")
+
+
+def test_every_graph_becomes_an_engine(tmp_path, capsys):
+    pytest.importorskip("tensorrt_rtx")
+    folder, plan = demonstration_model(), tmp_path / "small.plan"
+    options = ["--size", "90x150", "--max-objects", "3", "--memory-frames", "6", "--json", *HERE]
+    assert main([str(folder), "--output", str(plan), *options]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["plan"], facts["size"], facts["gpu"]) == (str(plan), [90, 150], None)
+    source, bundle = Bundle.load(folder), Bundle.load(plan)
+    assert bundle.graphs.keys() == source.graphs.keys()
+    assert all(len(bundle.read(name)) > 1000 for name in bundle.graphs)
+    assert (bundle.size, bundle.short_side, bundle.max_objects) == ((90, 150), None, 3)
+    assert (bundle.precision, bundle.memory.frames) == (source.precision, 6)
+    assert bundle.engine is not None
+    assert bundle.engine.runtime == "tensorrt_rtx"
+    assert bundle.versions["tensorrt_rtx"] == bundle.engine.version
+    tokens = 6 * 10
+    assert bundle.engine.profiles == {
+        "encoder": {},
+        "memorize": {"masks": ((1, 90, 150), (2, 90, 150), (3, 90, 150))},
+        "memory_read": {
+            "memory_key": ((tokens, 64), (5 * tokens, 64), (6 * tokens, 64)),
+            "memory_value": ((tokens, 128), (5 * tokens, 128), (6 * tokens, 128)),
+        },
+        "decoder": {"readout": ((1, 6, 10, 128), (2, 6, 10, 128), (3, 6, 10, 128))},
+    }
+    shapes = {spec.name: spec.shape for spec in bundle.graphs["memorize"].outputs}
+    assert shapes["memory_key"] == ("K", tokens, 64)
+
+
+@pytest.fixture
+def one_of(make_model):
+    """The small model by hand, with some fields of its manifest replaced; never built here."""
+    return lambda **fields: str(make_model(**fields))
+
+
+def refused(arguments: list[str], capsys: Any) -> str:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return str(error)
+
+
+def test_any_size_needs_one(one_of, capsys):
+    assert "such as --size 480x854" in refused([one_of()], capsys)
+
+
+def test_fixed_size_takes_no_other(one_of, capsys):
+    folder = one_of(size=(32, 48))
+    error = refused([folder, "--size", "64x96"], capsys)
+    assert "is fixed to 32x48" in error
+    assert f"python -m vos_deploy.export --method stm --size 64x96 --output {folder}" in error
+
+
+def test_precision_is_that_of_the_graphs(one_of, capsys):
+    folder = one_of()
+    error = refused([folder, "--size", "32x48", "--precision", "fp16"], capsys)
+    assert f"vos_deploy.export --method stm --precision fp16 --output {folder}-fp16" in error
+
+
+def test_more_objects_than_the_model_takes(one_of, capsys):
+    arguments = [one_of(max_objects=2), "--size", "32x48", "--max-objects", "3"]
+    assert "takes up to 2 objects, and --max-objects is 3" in refused(arguments, capsys)
+
+
+def test_no_tensorrt(one_of, capsys, monkeypatch):
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert 'pip install "vos_deploy[tensorrt]"' in refused([one_of(), "--size", "32x48"], capsys)
+
+
+def test_output_that_is_no_plan(one_of, tmp_path, capsys):
+    arguments = [one_of(), "--size", "32x48", "--output", str(tmp_path / "stm.engine")]
+    assert "ends in .plan" in refused(arguments, capsys)
+
+
+def test_plan_of_a_plan(one_of, tmp_path):
+    bundle = replace(Bundle.load(one_of()), engine=SimpleNamespace())
+    with pytest.raises(InputError, match="is a plan already"):
+        build(bundle, tmp_path / "other.plan")
+
+
+def test_missing_folder(capsys, tmp_path):
+    assert "no model at" in refused([str(tmp_path / "nowhere")], capsys)
+
+
+@pytest.mark.parametrize("size", ["480", "480by854", "8x8", "x"])
+def test_wrong_usage(size, capsys):
+    with pytest.raises(SystemExit):
+        main(["stm/", "--size", size])
+    assert "such as 480x854" in capsys.readouterr().err
+
+
+class TestGpuAndCache:
+    """TensorRT itself tunes on the GPU that is there; what it measures is kept for the user."""
+
+    @pytest.fixture
+    def built(self, monkeypatch, tmp_path, one_of):
+        """Builds with a TensorRT whose engines are the graphs' names; returns plan and cache."""
+        caches = []
+
+        class Builder:
+            def __init__(self, module: Any, timing_cache: Path | None) -> None:
+                caches.append(timing_cache)
+
+            def build(self, name: str, onnx: bytes, graph: Any, ranges: Any) -> Any:
+                return name.encode(), {}
+
+        module = SimpleNamespace(__name__="tensorrt", __version__="11.4.0.106")
+        monkeypatch.setattr(build_module, "import_runtime", lambda runtime: module)
+        monkeypatch.setattr(build_module, "import_cuda", lambda: None)
+        monkeypatch.setattr(build_module, "describe_gpu", lambda driver: Gpu("NVIDIA L4", "8.9"))
+        monkeypatch.setattr(build_module, "EngineBuilder", Builder)
+
+        def run(**options: Any) -> Any:
+            bundle = Bundle.load(one_of())
+            return build(bundle, tmp_path / "out.plan", size=(32, 48), **options), caches[-1]
+
+        return run
+
+    def test_plan_says_which(self, built):
+        plan, _ = built()
+        assert (plan.engine.gpu, plan.engine.compute_capability) == ("NVIDIA L4", "8.9")
+        assert (plan.engine.max_objects, plan.engine.memory_frames) == (4, 20)
+
+    def test_cache_lies_where_the_user_keeps_such_things(self, built, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+        name = "timing-tensorrt-11.4.0.106-sm89.cache"
+        assert built()[1] == tmp_path / "mine" / "vos_deploy" / name
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        assert built()[1] == Path.home() / ".cache" / "vos_deploy" / name
+        assert built(timing_cache=tmp_path / "given")[1] == tmp_path / "given"
+
+    def test_rtx_has_none(self, built, monkeypatch, tmp_path):
+        module = SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7.1.116")
+        monkeypatch.setattr(build_module, "import_runtime", lambda runtime: module)
+        plan, cache = built(timing_cache=tmp_path / "given")
+        assert cache is None
+        assert plan.engine.gpu is None

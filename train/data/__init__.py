@@ -1,0 +1,1 @@
+"""Where training clips come from: data sets in their official layouts, augmentation, sampling."""

@@ -1,0 +1,139 @@
+"""The data sets of the published trainings: where they are, how they lie, what they allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """flag: the option that takes it. layout: what lies in the folder that it is given."""
+
+    name: str
+    flag: str
+    where: str
+    layout: str
+    licence: str
+    used: str
+
+
+UNSTATED = "see its page; research use"
+
+DATA_SETS = (
+    DataSet(
+        "DAVIS 2017 (TrainVal, 480p)",
+        "--davis",
+        "davischallenge.org",
+        "JPEGImages/480p/<video>/00000.jpg, Annotations/480p/<video>/00000.png, "
+        "ImageSets/2017/train.txt: 60 videos for training; the others are left out",
+        "CC BY 4.0, a few sequences keep their YouTube terms",
+        "stm main, retrain; rmnet finetune, flow; rde 2, 3; imsfr 2, 3; gfrtm main",
+    ),
+    DataSet(
+        "DAVIS 2016",
+        "--davis",
+        "davischallenge.org",
+        "as DAVIS 2017, masks of 0 and 255, ImageSets/480p/train.txt: 30 videos for training",
+        "CC BY 4.0, a few sequences keep their YouTube terms",
+        "stm mixed",
+    ),
+    DataSet(
+        "YouTube-VOS 2018 or 2019 (train)",
+        "--youtube",
+        "youtube-vos.org",
+        "[train/]JPEGImages/<video>/*.jpg, Annotations/<video>/*.png, meta.json: 3471 videos, "
+        "every fifth frame",
+        UNSTATED,
+        "stm main, retrain; rmnet finetune, flow; rde 2, 3; imsfr 2, 3; gfrtm main",
+    ),
+    DataSet(
+        "BL30K",
+        "--bl30k",
+        "the page of MiVOS (github.com/hkchengrex/MiVOS)",
+        "JPEGImages/<video>/*.jpg, Annotations/<video>/*.png: 29,989 rendered videos, 700 GB",
+        "derived from ShapeNet: non-commercial",
+        "rde 1; imsfr 1",
+    ),
+    DataSet(
+        "ECSSD",
+        "--stills",
+        "the page of ECSSD (Shi et al.)",
+        "images/*.jpg and ground_truth_mask/*.png: 1000",
+        UNSTATED,
+        "stm pretrain; rmnet pretrain; rde 0; imsfr 0",
+    ),
+    DataSet(
+        "MSRA10K",
+        "--stills",
+        "mmcheng.net/msra10k",
+        "a.jpg beside a.png: 10,000",
+        UNSTATED,
+        "stm pretrain; rmnet pretrain",
+    ),
+    DataSet(
+        "PASCAL VOC 2012",
+        "--stills",
+        "host.robots.ox.ac.uk/pascal/VOC",
+        "JPEGImages/*.jpg and SegmentationObject/*.png (255 is void): 2913 with masks",
+        "pictures by Flickr's terms",
+        "stm pretrain; rmnet pretrain",
+    ),
+    DataSet(
+        "COCO",
+        "--stills",
+        "cocodataset.org",
+        "image/ and mask/ with one id per instance, drawn from its annotations (instances, not "
+        "stuff)",
+        "annotations CC BY 4.0, pictures by Flickr's terms",
+        "stm pretrain; rmnet pretrain",
+    ),
+    DataSet(
+        "DUTS",
+        "--stills",
+        "saliencydetection.net/duts",
+        "DUTS-TR-Image and DUTS-TR-Mask in DUTS-TR, the same for DUTS-TE: 10,553 and 5019",
+        UNSTATED,
+        "rde 0; imsfr 0",
+    ),
+    DataSet(
+        "FSS-1000",
+        "--stills",
+        "github.com/HKUSTCV/FSS-1000",
+        "<class>/1.jpg beside <class>/1.png: 1000 classes of 10",
+        UNSTATED,
+        "rde 0; imsfr 0",
+    ),
+    DataSet(
+        "HRSOD",
+        "--stills",
+        "github.com/yi94code/HRSOD",
+        "HRSOD_train and HRSOD_train_mask, or a.jpg beside a.png: 1610",
+        UNSTATED,
+        "rde 0; imsfr 0, five times",
+    ),
+    DataSet(
+        "BIG",
+        "--stills",
+        "the page of CascadePSP (github.com/hkchengrex/CascadePSP)",
+        "a_im.jpg beside a_gt.png, or a.jpg beside a.png: 150",
+        UNSTATED,
+        "rde 0; imsfr 0, five times",
+    ),
+    DataSet(
+        "ADE20K",
+        "--stills",
+        "groups.csail.mit.edu/vision/datasets/ADE20K",
+        "images/training/*.jpg and annotations/training/*.png: one id per class",
+        UNSTATED,
+        "none by default",
+    ),
+    DataSet(
+        "optical flow",
+        "--flow files",
+        "made by yourself: FlowNet2-CSS for DAVIS and RAFT for YouTube-VOS in the publication",
+        "OpticalFlow/[480p/]<video>/<frame>.flo beside JPEGImages, from each frame to the one "
+        "before; --flow dis needs none",
+        "that of the network it is made with",
+        "rmnet finetune, flow",
+    ),
+)

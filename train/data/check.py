@@ -1,0 +1,115 @@
+"""`python -m vos_deploy.train.data`: what data sets there are, and whether yours are whole."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vos_deploy.commands import make_parser, progress, run_command
+from vos_deploy.errors import InputError
+
+from .catalogue import DATA_SETS
+from .files import VOID, BadFile, BadFiles, read_flow, read_pair
+from .layouts import Pair, find_pairs, find_videos
+
+EXAMPLE = "python -m vos_deploy.train.data --davis DAVIS --stills ECSSD DUTS-TR --read"
+
+
+def parser() -> argparse.ArgumentParser:
+    result = make_parser(
+        "python -m vos_deploy.train.data",
+        "Without folders: where each data set is to be had, how it lies on disk and its licence. "
+        "With folders: how much lies there and what is missing. Downloads nothing.",
+        EXAMPLE,
+    )
+    for kind in ("stills", "davis", "youtube", "bl30k"):
+        result.add_argument(
+            f"--{kind}", type=Path, nargs="+", default=[], metavar="FOLDER",
+            help="as for python -m vos_deploy.train",
+        )  # fmt: skip
+    result.add_argument("--flow-folder", help="folder of .flo files beside JPEGImages, to check")
+    result.add_argument("--read", action="store_true", help="open every file, not only count them")
+    result.add_argument("--list", type=Path, help="write the names of all bad files to this file")
+    return result
+
+
+def catalogue() -> str:
+    blocks = [
+        f"{data.name}\n  option:  {data.flag}\n  from:    {data.where}\n  layout:  {data.layout}\n"
+        f"  licence: {data.licence}\n  used by: {data.used}"
+        for data in DATA_SETS
+    ]
+    return "\n\n".join(blocks)
+
+
+def check_stills(root: Path, read: bool, bad: BadFiles) -> str:
+    pairs = find_pairs(root, bad)
+    good = read_all(pairs, bad) if read else len(pairs)
+    return f"{root}: {good} of {len(pairs)} pictures with masks" + (" are good" if read else "")
+
+
+def check_videos(root: Path, kind: str, read: bool, flow: str | None, bad: BadFiles) -> str:
+    videos = find_videos(root, kind, 1, bad)
+    pairs = [pair for video in videos for pair in video.frames]
+    text = f"{root}: {len(videos)} videos, {len(pairs)} annotated frames"
+    if read:
+        text += f", {read_all(pairs, bad)} good"
+    if flow:
+        flows = 0
+        for video in videos:
+            folder = Path(*(flow if p == "JPEGImages" else p for p in video.images.parts))
+            for image, _ in video.frames[1:]:
+                path = folder / f"{image.stem}.flo"
+                try:
+                    if read:
+                        read_flow(path)
+                    elif not path.is_file():
+                        raise BadFile("flow missing", path)
+                    flows += 1
+                except BadFile as error:
+                    bad.add(error.kind, error.path)
+        text += f", {flows} of {len(pairs) - len(videos)} flows"
+    return text
+
+
+def read_all(pairs: Sequence[Pair], bad: BadFiles) -> int:
+    """Opens every pair; the number of those that can be trained on."""
+    good = 0
+    bar: Iterable[Pair] = progress(pairs, unit="pair")
+    for image, mask in bar:
+        try:
+            _, ids = read_pair(image, mask)
+            if not ((ids > 0) & (ids != VOID)).any():
+                # In a video an object may be out of sight: worth knowing, no fault.
+                bad.add("mask without an object", mask)
+            good += 1
+        except BadFile as error:
+            bad.add(error.kind, error.path)
+    return good
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    def command(arguments: Sequence[str]) -> int:
+        args = parser().parse_args(arguments)
+        if not any((args.stills, args.davis, args.youtube, args.bl30k)):
+            print(catalogue())
+            return 0
+        bad, failed = BadFiles(args.list), False
+        checks = [lambda r=root: check_stills(r, args.read, bad) for root in args.stills] + [
+            lambda r=root, k=kind: check_videos(r, k, args.read, args.flow_folder, bad)
+            for kind in ("davis", "youtube", "bl30k")
+            for root in getattr(args, kind)
+        ]
+        for check in checks:
+            try:
+                print(check())
+            except InputError as error:
+                print(f"error: {error}")
+                failed = True
+        for kind, paths in bad.found.items():
+            names = [*paths][: bad.shown] + ["..."] * (len(paths) > bad.shown)
+            print(f"{kind}: {len(paths)}: {', '.join(names)}")
+        return int(failed or any(kind != "mask without an object" for kind in bad.found))
+
+    return run_command(command, argv)

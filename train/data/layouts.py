@@ -1,0 +1,203 @@
+"""Data sets as they are unpacked: which picture belongs to which mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from vos_deploy.errors import InputError
+
+from .files import BadFiles
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+Pair = tuple[Path, Path]
+
+# Folders of pictures and of masks with the same stems. The placeholder is the set's own folder.
+PAIR_FOLDERS = (
+    ("image", "mask"),
+    ("images", "masks"),
+    ("images", "ground_truth_mask"),  # ECSSD
+    ("Imgs", "GT"),
+    ("{name}-Image", "{name}-Mask"),  # DUTS-TR, DUTS-TE
+    ("JPEGImages", "SegmentationObject"),  # PASCAL VOC
+    ("images/training", "annotations/training"),  # ADE20K
+    ("HRSOD_train", "HRSOD_train_mask"),
+)
+# Without folders: picture and mask side by side, told apart by their names' ends.
+SIDE_BY_SIDE = (
+    ("_im.jpg", "_gt.png"),  # BIG
+    (".jpg", ".png"),  # MSRA10K, FSS-1000, and ECSSD, DUTS and others as STCN repacked them
+)
+PAIR_HELP = (
+    "expected folders such as image/ and mask/, or pictures beside their masks (a.jpg and a.png, "
+    "a_im.jpg and a_gt.png), there or in folders of classes"
+)
+
+
+def find_pairs(root: Path, bad: BadFiles) -> list[Pair]:
+    """Pictures and masks of a still-image set; what lacks its other half goes to `bad`."""
+    if not root.is_dir():
+        raise InputError(f"no folder at {root}")
+    for image_name, mask_name in PAIR_FOLDERS:
+        images = root / image_name.format(name=root.name)
+        masks = root / mask_name.format(name=root.name)
+        if images.is_dir() and masks.is_dir():
+            pairs = _pair_folders(images, masks, bad)
+            break
+    else:
+        pairs = [pair for folder in (root, *_folders(root)) for pair in _side_by_side(folder, bad)]
+        if not pairs:
+            raise InputError(f"{root} is no still-image set: {PAIR_HELP}")
+    if not pairs:
+        raise InputError(f"{root} holds no picture whose stem has a mask")
+    return pairs
+
+
+def _pair_folders(images: Path, masks: Path, bad: BadFiles) -> list[Pair]:
+    by_stem = {path.stem: path for path in masks.iterdir()}
+    pictures = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    pairs = [(path, by_stem[stem]) for stem, path in pictures.items() if stem in by_stem]
+    # PASCAL VOC has masks for a sixth of its pictures: not worth a word.
+    if masks.name != "SegmentationObject":
+        for stem, path in pictures.items():
+            if stem not in by_stem:
+                bad.add("picture without a mask", path)
+    for stem, path in sorted(by_stem.items()):
+        if stem not in pictures:
+            bad.add("mask without a picture", path)
+    return pairs
+
+
+def _side_by_side(folder: Path, bad: BadFiles) -> list[Pair]:
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    for image_end, mask_end in SIDE_BY_SIDE:
+        heads = sorted(n.removesuffix(image_end) for n in names if n.endswith(image_end))
+        if not any(head + mask_end in names for head in heads):
+            continue
+        for head in heads:
+            if head + mask_end not in names:
+                bad.add("picture without a mask", folder / (head + image_end))
+        return [
+            (folder / (head + image_end), folder / (head + mask_end))
+            for head in heads
+            if head + mask_end in names
+        ]
+    return []
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+@dataclass
+class Video:
+    """A sequence: its pictures and annotations are looked up when they are first asked for.
+
+    visible: per object the stems of the frames that meta.json says it is in; empty without one.
+    """
+
+    name: str
+    images: Path
+    annotations: Path
+    bad: BadFiles = field(default_factory=BadFiles, repr=False)
+    visible: dict[int, frozenset[str]] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+
+    @cached_property
+    def frames(self) -> list[Pair]:
+        """Annotated frames in order; what is missing is left out and reported."""
+        masks = {p.stem: p for p in self.annotations.glob("*.png")}
+        pictures = {p.stem: p for p in self.images.glob("*.jpg")} if self.images.is_dir() else {}
+        for stem in sorted({*masks, *self.listed}):
+            if stem not in pictures:
+                self.bad.add("annotated frame without a picture", self.images / f"{stem}.jpg")
+        for stem in self.listed:
+            if stem not in masks:
+                self.bad.add("frame without its annotation", self.annotations / f"{stem}.png")
+        return [(pictures[stem], masks[stem]) for stem in sorted(masks) if stem in pictures]
+
+
+def find_videos(root: Path, kind: str, shortest: int, bad: BadFiles) -> list[Video]:
+    """Sequences of at least `shortest` annotated frames.
+
+    kind: davis and youtube look at every folder now; bl30k, with its 30,000, when it is drawn.
+    DAVIS: only the training list, where the release's lists are there.
+    """
+    images, annotations = _video_folders(root)
+    meta = _read_meta(annotations.parent)
+    names = _training_list(root)
+    if names is None:
+        names = sorted(meta) if meta else [p.name for p in _folders(annotations)]
+    videos = []
+    for name in names:
+        if not (annotations / name).is_dir():
+            bad.add("video without annotations", annotations / name)
+            continue
+        visible = meta.get(name, {})
+        listed = tuple(sorted(set().union(*visible.values()))) if visible else ()
+        videos.append(Video(name, images / name, annotations / name, bad, visible, listed))
+    if kind != "bl30k":
+        videos = [video for video in videos if len(video.frames) >= shortest]
+    if not videos:
+        raise InputError(f"{root} holds no sequence of at least {shortest} annotated frames")
+    return videos
+
+
+def _video_folders(root: Path) -> tuple[Path, Path]:
+    """JPEGImages and Annotations in `root` or its train/, or in their 480p/."""
+    for base in (root, root / "train"):
+        images, annotations = base / "JPEGImages", base / "Annotations"
+        if images.is_dir() and annotations.is_dir():
+            if (annotations / "480p").is_dir():
+                return images / "480p", annotations / "480p"
+            return images, annotations
+    raise InputError(
+        f"{root} is no folder in the layout of DAVIS, YouTube-VOS or BL30K: "
+        "no JPEGImages and Annotations"
+    )
+
+
+def _training_list(root: Path) -> list[str] | None:
+    """Sequences of DAVIS that are for training; None where the release's lists are not there."""
+    lists = root / "ImageSets"
+    if not lists.is_dir():
+        return None
+    for name in ("2017/train.txt", "480p/train.txt", "2016/train.txt", "train.txt"):
+        if (lists / name).is_file():
+            lines = (lists / name).read_text(encoding="utf-8").split("\n")
+            # A name per line (2017), or a picture and its mask (2016).
+            found = dict.fromkeys(_sequence(line) for line in lines if line.strip())
+            return list(found)
+    raise InputError(
+        f"{lists} holds no train.txt (2017/, 480p/ or 2016/): without it validation sequences "
+        "would be trained on"
+    )
+
+
+def _sequence(line: str) -> str:
+    path = Path(line.split()[0])
+    return path.parent.name if path.suffix else path.name
+
+
+def _read_meta(folder: Path) -> dict[str, dict[int, frozenset[str]]]:
+    """YouTube-VOS: per video and object the frames that show it; empty without a meta.json."""
+    path = folder / "meta.json"
+    if not path.is_file():
+        return {}
+    try:
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
+        return {
+            name: {int(i): frozenset(o["frames"]) for i, o in video["objects"].items()}
+            for name, video in videos.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not YouTube-VOS's list of videos: {error!r}") from error
+
+
+def excluding(videos: list[Video], path: Path | None) -> Iterator[Video]:
+    """The videos whose names do not stand in the text file `path`."""
+    names = set() if path is None else set(path.read_text(encoding="utf-8").split())
+    return (video for video in videos if video.name not in names)

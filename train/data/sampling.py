@@ -1,0 +1,306 @@
+"""Clips of the two kinds of data: still images set in motion, and annotated videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.errors import InputError
+
+from ..options import Options
+from ..schedule import Curriculum
+from .colour import Colours, recolour
+from .files import VOID, BadFile, BadFiles, Flow, Image, read_flow, read_ids, read_pair
+from .geometry import Rng, bend, compose_flow, move_flow, remap, thin_plate, warp
+from .layouts import Video, find_pairs
+from .recipes import STILLS, VIDEOS, Recipe, find_recipe, place
+
+# Objects of BL30K are followed if they are large, or stay small: pixels of the crop.
+LARGE, SMALL = 900, 400
+
+
+@dataclass
+class Clip:
+    """images uint8 [S, S', 3], ids uint8 [S, S'] and, where asked for, flow float32 [S, S', 2] of
+    each frame to the one before (zero for the first). `chosen`: the one object to follow."""
+
+    images: list[Image]
+    ids: list[Image]
+    flows: list[NDArray[np.float32]] | None = None
+    chosen: int | None = None
+    steady: bool = False
+
+
+class Source(Protocol):
+    """A data set: `count` items of an epoch, each of which gives clips."""
+
+    name: str
+    kind: str
+    count: int
+
+    def clip(self, rng: Rng, item: int, share: float) -> Clip | None:
+        """A clip of an item when `share` of the run is done; None for an unlucky draw."""
+
+
+class StillClips:
+    """Clips synthesised from pictures with masks: every frame is the picture, moved.
+
+    With `paste`, objects of other pictures lie on top and move on their own: further objects, or
+    distractors and occluders that stay background.
+    """
+
+    kind = "stills"
+
+    def __init__(self, root: Path, options: Options, bad: BadFiles) -> None:
+        self.name, self.options = str(root), options
+        self.recipe = find_recipe(STILLS, options.still_recipe, "--still-recipe")
+        self.pairs = find_pairs(root, bad)
+        self.count = len(self.pairs)
+
+    def clip(self, rng: Rng, item: int, share: float) -> Clip | None:
+        options, recipe = self.options, self.recipe
+        image, ids = read_pair(*self.pairs[item])
+        if not ((ids > 0) & (ids != VOID)).any():
+            raise BadFile("mask without an object", self.pairs[item][1])
+        if recipe.paste:
+            ids = one_object(rng, ids)
+        clip = moving(rng, recipe, [image] * options.frames, [ids] * options.frames, options)
+        if recipe.paste:
+            self.paste(rng, clip)
+        return coloured(rng, recipe, clip, options)
+
+    def paste(self, rng: Rng, clip: Clip) -> None:
+        extra = rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])
+        recipe = replace(self.recipe, extent=(0.4, 1.0))
+        for number in range(extra):
+            distractor = number + 2 > self.options.objects or rng.random() < 0.4
+            label = 0 if distractor else number + 2
+            image, ids = read_pair(*self.pairs[rng.integers(self.count)])
+            frames = self.options.frames
+            ids = one_object(rng, ids)
+            other = moving(rng, recipe, [image] * frames, [ids] * frames, self.options)
+            for t in range(frames):
+                covered = other.ids[t] == 1
+                clip.images[t][covered] = other.images[t][covered]
+                clip.ids[t][covered] = label
+
+
+class VideoClips:
+    """Clips from annotated videos. Items are videos or, with `per_object`, their objects."""
+
+    def __init__(
+        self, root: Path, kind: str, videos: Sequence[Video], options: Options, bad: BadFiles
+    ) -> None:
+        self.name, self.kind, self.options = str(root), kind, options
+        self.recipe = find_recipe(VIDEOS, options.video_recipe, "--video-recipe")
+        own = options.youtube_skip if kind == "youtube" else ()
+        self.skip = Curriculum.parse(own or options.skip, "youtube-skip" if own else "skip")
+        self.items: list[tuple[Video, int | None]] = [(video, None) for video in videos]
+        if options.per_object:
+            self.items = [(video, i) for video in videos for i in objects_of(video, bad)]
+        if options.flow == "files" and not any(flow_folder(v, options).is_dir() for v in videos):
+            raise InputError(
+                f"{root} has no folder {options.flow_folder} of .flo files beside JPEGImages: "
+                "give --flow-folder, or --flow dis to estimate the flow"
+            )
+        if not self.items:
+            raise InputError(f"{root} holds no video with an object to follow")
+        self.count = len(self.items)
+
+    def clip(self, rng: Rng, item: int, share: float) -> Clip | None:
+        options = self.options
+        video, chosen = self.items[item]
+        if len(video.frames) < least_frames(options):
+            raise BadFile("video with too few frames", video.annotations)
+        indices = self.indices(rng, video, chosen, self.skip.at(share))
+        if indices is None:
+            return None
+        pairs = [read_pair(*video.frames[i]) for i in indices]
+        images, ids = [image for image, _ in pairs], [mask for _, mask in pairs]
+        if len({mask.shape for mask in ids}) > 1:
+            raise BadFile("video whose frames change size", video.images)
+        flows = None
+        if options.flow == "files":
+            flows = [None, *(self.flow(video, a, b) for a, b in pairwise(indices))]
+            if any(f is not None and f.shape[:2] != ids[0].shape for f in flows):
+                raise BadFile("flow of another size than its frame", flow_folder(video, options))
+        clip = coloured(rng, self.recipe, moving(rng, self.recipe, images, ids, options, flows),
+                        options)  # fmt: skip
+        clip.chosen, clip.steady = chosen, self.recipe.steady
+        return clip
+
+    def indices(self, rng: Rng, video: Video, chosen: int | None, skip: int) -> list[int] | None:
+        frames, length = self.options.frames, len(video.frames)
+        if self.options.order == "random":
+            first = visible_frame(rng, video, chosen)
+            if first is None:
+                return None
+            others = np.delete(np.arange(length), first)
+            return [first, *(int(i) for i in rng.permutation(others)[: frames - 1])]
+        draw = common_step if self.options.order == "steps" else own_gaps
+        indices = draw(rng, length, frames, skip)
+        return indices[::-1] if rng.random() < self.options.reverse else indices
+
+    def flow(self, video: Video, before: int, now: int) -> Flow:
+        """Flow of frame `now` to `before`, an earlier one."""
+        folder = flow_folder(video, self.options)
+        flow = read_flow(folder / f"{video.frames[now][0].stem}.flo")
+        between = range(now - 1, before, -1) if self.options.flow_compose else ()
+        for index in between:
+            earlier = read_flow(folder / f"{video.frames[index][0].stem}.flo")
+            if earlier.shape != flow.shape:
+                raise BadFile("flow of another size than its frame", folder)
+            flow = compose_flow(flow, earlier)
+        return flow
+
+
+def least_frames(options: Options) -> int:
+    """Annotated frames that a video has at least."""
+    return options.shortest or (1 if options.order == "steps" else options.frames)
+
+
+def own_gaps(rng: Rng, length: int, frames: int, skip: int) -> list[int]:
+    """The first frame anywhere, each next one 1 to 1 + skip later where the rest still fits."""
+    indices = [int(rng.integers(0, length - frames + 1))]
+    for left in range(frames - 2, -1, -1):
+        last = indices[-1]
+        indices.append(int(rng.integers(last + 1, min(last + 1 + skip, length - 1 - left) + 1)))
+    return indices
+
+
+def common_step(rng: Rng, length: int, frames: int, skip: int) -> list[int]:
+    """One step for the whole clip: m from 1 to 1 + skip, the step from 1 to m (RMNet).
+
+    A video that is too short for it gives frames in order, one that has too few repeats some.
+    """
+    step = int(rng.integers(1, int(rng.integers(1, 2 + skip)) + 1))
+    if (frames - 1) * step < length:
+        start = int(rng.integers(0, length - (frames - 1) * step))
+        return [start + step * i for i in range(frames)]
+    return sorted(int(i) for i in rng.choice(length, frames, replace=length < frames))
+
+
+def visible_frame(rng: Rng, video: Video, chosen: int | None) -> int | None:
+    """A random frame that shows the object (any, if None); by meta.json, or by looking."""
+    listed = video.visible.get(chosen) if chosen is not None else None
+    for index in rng.permutation(len(video.frames))[:20]:
+        mask = video.frames[index][1]
+        if listed is not None and mask.stem not in listed:
+            continue
+        ids = read_ids(mask)
+        if (ids == chosen).any() if chosen is not None else ((ids > 0) & (ids != VOID)).any():
+            return int(index)
+    return None
+
+
+def objects_of(video: Video, bad: BadFiles) -> list[int]:
+    """Ids of a video's objects, by meta.json or its first annotation."""
+    if video.visible:
+        return sorted(video.visible)
+    try:
+        ids = np.unique(read_ids(video.frames[0][1]))
+    except BadFile as error:
+        bad.add(error.kind, error.path)
+        return []
+    return [int(i) for i in ids if i not in (0, VOID)]
+
+
+def flow_folder(video: Video, options: Options) -> Path:
+    """Where JPEGImages/.../video has its counterpart."""
+    parts = list(video.images.parts)
+    place = len(parts) - 1 - parts[::-1].index("JPEGImages")
+    parts[place] = options.flow_folder
+    return Path(*parts)
+
+
+def one_object(rng: Rng, ids: Image) -> Image:
+    """A mask of 0 and 1 of a random object."""
+    present = [i for i in np.unique(ids) if i not in (0, VOID)]
+    return (ids == rng.choice(present)).astype(np.uint8) if present else np.zeros_like(ids)
+
+
+def moving(
+    rng: Rng,
+    recipe: Recipe,
+    images: Sequence[Image],
+    ids: Sequence[Image],
+    options: Options,
+    flows: Sequence[Flow | None] | None = None,
+) -> Clip:
+    """Frames of one size, moved and cut by the recipe; flows as `VideoClips.clip` reads them."""
+    size = options.size
+    matrices = place(rng, recipe, ids, size)
+    clip = Clip(
+        [warp(i, m, size, recipe.fill) for i, m in zip(images, matrices, strict=True)],
+        [warp(i, m, size) for i, m in zip(ids, matrices, strict=True)],
+    )
+    if options.flow == "files":
+        # Without files, of still images: the picture does not move in itself.
+        known = flows or [None] * len(matrices)
+        moved = [
+            move_flow(known[t], matrices[t], matrices[t - 1], size) for t in range(1, len(matrices))
+        ]
+        clip.flows = [np.zeros((*size, 2), np.float32), *moved]
+        return clip
+    strength = recipe.bend[1] if rng.random() < recipe.bend[0] else 0.0
+    for t in range(len(matrices)):
+        maps: Any = None
+        if strength:
+            maps = bend(rng, size, strength)
+        elif rng.random() < recipe.warp:
+            maps = thin_plate(rng, size)
+        if maps is not None:
+            clip.images[t], clip.ids[t] = remap(clip.images[t], clip.ids[t], maps)
+    return clip
+
+
+def coloured(rng: Rng, recipe: Recipe, clip: Clip, options: Options) -> Clip:
+    """Colours change last; flow that is estimated is estimated before."""
+    if options.flow == "dis":
+        clip.flows = estimate_flow(clip.images)
+    shared = Colours.draw(rng, recipe.jitter, recipe.grey)
+    strength = rng.uniform(0, recipe.recolour)
+    channels = rng.permutation(3) if recipe.shuffle_channels else np.arange(3)
+    for t, image in enumerate(clip.images):
+        changed = Colours.draw(rng, recipe.each_jitter)(shared(image))
+        if recipe.recolour:
+            changed = recolour(rng, changed, strength)
+        clip.images[t] = np.ascontiguousarray(changed[..., channels])
+    return clip
+
+
+def estimate_flow(images: Sequence[Image]) -> list[NDArray[np.float32]]:
+    """Flow of each frame to the one before by DIS (Kroeger et al., ECCV 2016)."""
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    flows = [np.zeros((*greys[0].shape, 2), np.float32)]
+    for now, before in zip(greys[1:], greys[:-1], strict=True):
+        flows.append(np.asarray(method.calc(now, before, None), np.float32))  # type: ignore[call-overload]
+    return flows
+
+
+def choose_objects(rng: Rng, clip: Clip, options: Options) -> list[int]:
+    """Up to `options.objects` ids of the first mask that are large enough, in random order.
+
+    Of steady clips (BL30K) only objects of more than 900 pixels, or of less than 400 in both of
+    the next frames: one that grows out of a few pixels teaches nothing.
+    """
+    if clip.chosen is not None:
+        return [clip.chosen] if (clip.ids[0] == clip.chosen).any() else []
+    ids, areas = np.unique(clip.ids[0], return_counts=True)
+    fit = []
+    for i, area in zip(ids, areas, strict=True):
+        if i in (0, VOID) or area < options.smallest:
+            continue
+        later = [np.count_nonzero(mask == i) for mask in clip.ids[1:3]]
+        if clip.steady and area <= LARGE and max(later, default=0) >= SMALL:
+            continue
+        fit.append(int(i))
+    return [int(i) for i in rng.permutation(fit)[: options.objects]]
