@@ -153,6 +153,7 @@ def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "memory_value": normal(2 * h * w, 2, value),
                 "top_k": torch.tensor([TOP_K]),
             },
+            ties=0.01,
         ),
         "decoder": GraphSpec(
             DecoderGraph(model.decoder, compress),
@@ -245,7 +246,7 @@ def rollout(run: Run, frames: list[Array], masks: Array, compress: bool = True) 
 @dataclass(frozen=True)
 class RDEExport(MethodExport):
     def rollout_for(self, model: RDE) -> Rollout:
-        return partial(self.rollout, compress=model.config["compress"])
+        return partial(rollout, compress=model.config["compress"])
 
 
 EXPORT = RDEExport(
