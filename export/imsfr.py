@@ -210,7 +210,7 @@ def graphs(model: IMSFR, size: tuple[int, int]) -> dict[str, GraphSpec]:
         "decoder": GraphSpec(
             DecoderGraph(model),
             {
-                **{name: ("K", "h", "w", dim) for name in reads},
+                **dict.fromkeys(reads, ("K", "h", "w", dim)),
                 **{name: shapes[name] for name in to_decode},
                 "image": ("H", "W", 3),
             },
