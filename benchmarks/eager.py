@@ -47,6 +47,7 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
 # The module and class that follows objects with a network of each method.
 FOLLOWERS = {
     "stm": ("eager", "EagerSTM"),
+    "imsfr": ("eager_imsfr", "EagerIMSFR"),
 }
 
 
