@@ -48,6 +48,8 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
 FOLLOWERS = {
     "stm": ("eager", "EagerSTM"),
     "rde": ("eager_rde", "EagerRDE"),
+    "imsfr": ("eager_imsfr", "EagerIMSFR"),
+    "gfrtm": ("eager_gfrtm", "EagerGFRTM"),
 }
 
 

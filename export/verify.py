@@ -126,7 +126,7 @@ def relative_error(array: Array, expected: Array, ties: float = 0.0) -> float:
     """The largest difference, in relation to the largest absolute value expected. The share `ties`
     of the elements, those that differ most, is left out."""
     difference = np.abs(array.astype(np.float32) - expected)
-    largest = np.quantile(difference, 1 - ties, method="higher") if ties else difference.max()
+    largest = np.quantile(difference, 1 - ties, method="lower") if ties else difference.max()
     return float(largest / np.abs(expected).max())
 
 
