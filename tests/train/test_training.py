@@ -121,6 +121,8 @@ def test_two_processes_give_the_gradients_of_one(davis: Path, tmp_path: Path) ->
     output = ["--batch", "1", "--output", str(tmp_path / "two")]
     command = [*torchrun, "-m", "vos_deploy.train", *NARROW, *QUICK, *options, *output]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    state = torch.load(tmp_path / "two/last.pth", weights_only=True)
+    assert len(state["random"]) == 2  # of each process
     two = load_checkpoint(tmp_path / "two/last.pth").state_dict
     one = train(tmp_path / "one", davis, 2)
     for key in one:
