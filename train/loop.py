@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from vos_deploy.errors import InputError
 from vos_deploy.masks import overlay
 from vos_deploy.models import Network
 
@@ -205,8 +206,12 @@ class Trainer:
             # Its own generator: making the loader leaves the random state of the run alone.
             generator=torch.Generator(),
         )
-        for sample in loader:
-            yield sample.tensors, sample.bad
+        try:
+            for sample in loader:
+                yield sample.tensors, sample.bad
+        except InputError as error:
+            # One from a worker comes with its traceback, what it says in the last line.
+            raise InputError(str(error).splitlines()[-1].rpartition("InputError: ")[2]) from None
 
     def save(self) -> None:
         """Every process takes part; the first one writes."""

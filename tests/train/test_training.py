@@ -219,6 +219,20 @@ def test_bad_files_are_listed_beside_the_checkpoints(
     assert 1 <= len(broken) <= 4
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_set_where_everything_is_bad_ends_with_a_sentence(
+    workers: str, stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(stills, root)
+    for path in (root / "image").iterdir():
+        path.write_bytes(b"no picture")
+    arguments = ["--stills", str(root), "--output", str(tmp_path / "run"), "--iterations", "2"]
+    assert main([*NARROW, *QUICK, *arguments, "--workers", workers]) == 2
+    printed = capsys.readouterr().err
+    assert f"error: {root}: 100 draws gave no clip" in printed and "Traceback" not in printed
+
+
 def test_weight_decay_of_a_group_and_frozen_parameters(
     davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
