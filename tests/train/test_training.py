@@ -249,6 +249,18 @@ def test_weight_decay_of_a_group_and_frozen_parameters(
     assert [group["weight_decay"] for group in state["param_groups"]] == [0.1, 0.0]
 
 
+def test_mixed_precision(davis: Path, tmp_path: Path) -> None:
+    """The first loss is that of single precision; the scaler of fp16 is kept for going on."""
+    for amp in ("none", "bf16", "fp16"):
+        train(tmp_path / amp, davis, 2, "--amp", amp)
+    first = [losses(tmp_path / amp)[0] for amp in ("none", "bf16", "fp16")]
+    assert first[1] == pytest.approx(first[0], rel=0.02)
+    assert first[2] == pytest.approx(first[0], rel=0.005)
+    scalers = [torch.load(tmp_path / f"{amp}/last.pth", weights_only=True)["scaler"]
+               for amp in ("none", "fp16")]  # fmt: skip
+    assert scalers[0] == {} and scalers[1]["scale"] > 0
+
+
 def test_picture_of_a_clip() -> None:
     labels = torch.zeros(2, 4, 5, dtype=torch.int64)
     labels[1] = 1
