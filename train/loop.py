@@ -169,8 +169,11 @@ class Trainer:
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / options.accumulate
             if pictures and last:
+                # Looking must not change what follows.
+                random = random_state()
                 with self.autocast():
                     self.picture = self.task.pictures(batch)
+                restore_random_state(random)
         if options.clip_gradient:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.task.model.parameters(), options.clip_gradient)
