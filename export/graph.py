@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,12 +31,15 @@ class GraphSpec:
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, ...) as well.
     example: inputs to trace with, by name.
+    unstable: outputs that hang on the last bit in places (the odds of p near 1), and how far these
+        may differ; the worst values are left out, no more than labels may differ.
     """
 
     module: nn.Module
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
+    unstable: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 
 from .base import Option, Tracker
+from .rmnet import RMNet
 from .stm import STM
 
 __all__ = ["TRACKERS", "Option", "Tracker", "find"]
 
 TRACKERS: dict[str, type[Tracker]] = {
     "stm": STM,
+    "rmnet": RMNet,
 }
 
 
