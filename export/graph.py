@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class GraphSpec:
     example: inputs to trace with, by name.
     ties: share of the elements of an output that need not be equal: where a graph picks the best
         of many, rounding swaps those that are nearly as good.
+    unstable: outputs that hang on the last bit in places (the odds of p near 1), and how far these
+        may differ; the worst values are left out, no more than labels may differ.
     """
 
     module: nn.Module
@@ -40,6 +42,7 @@ class GraphSpec:
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
     ties: float = 0.0
+    unstable: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

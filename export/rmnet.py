@@ -31,7 +31,7 @@ from vos_deploy.regions import leading_padding, places, tokens_inside
 
 from .functions import memory_read_symbolic
 from .graph import Array, GraphSpec, MethodExport, Run
-from .layers import as_frame, label_map, object_probabilities, tokens
+from .layers import as_frame, full_size, label_map, tokens
 from .regional import (
     flow_warp_symbolic,
     memory_read_regional_symbolic,
@@ -53,6 +53,19 @@ def regions(masks: Tensor, before: tuple[int, int] = (0, 0)) -> tuple[Tensor, Te
         return regional_attention_map_symbolic(masks, rows, columns)
     boxes = region_boxes(masks)
     return region_map(boxes, rows, columns), boxes
+
+
+def slot_odds(logits: Tensor, present: Tensor) -> Tensor:
+    """Odds [1+K, H, W] after soft aggregation (STM, equation 2) of logits float32 [K, H, W].
+
+    present [K]: 0 for an object that may take no pixel. The probability is written out because its
+    rounding matters: of two objects that are both almost certain, what is left of 1 - p decides,
+    and that is what the softmax of the released code leaves.
+    """
+    slots = with_background((1 / (1 + (-logits).exp())).unsqueeze(0))[0]
+    odds = slots / (1 - slots)
+    objects = torch.where(present.view(-1, 1, 1) > 0, odds[1:], LOWEST_ODDS)
+    return torch.cat([odds[:1], objects])
 
 
 class EncoderGraph(nn.Module):
@@ -166,10 +179,7 @@ class DecoderGraph(nn.Module):
         logits = self.decoder(m4, skip8, skip4)
         # softmax(l)[1] = sigmoid(l1 - l0), and upsampling is linear: one map instead of two.
         margin = logits[:, 1:] - logits[:, :1]
-        slots = with_background(object_probabilities(margin, image, STRIDE).unsqueeze(0))[0]
-        odds = slots / (1 - slots)
-        objects = torch.where(present.view(-1, 1, 1) > 0, odds[1:], LOWEST_ODDS)
-        odds = torch.cat([odds[:1], objects])
+        odds = slot_odds(full_size(margin, image, STRIDE), present)
         probabilities = odds / odds.sum(0, keepdim=True)
         return probabilities, label_map(probabilities)
 
@@ -301,6 +311,7 @@ def graphs(model: RMNet, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "present": torch.ones(2),
                 "image": image,
             },
+            unstable={"probabilities": 3e-3},
         ),
     }
 
