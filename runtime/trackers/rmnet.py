@@ -104,7 +104,9 @@ class RMNet(Tracker):
             "memory read over all tokens, over those inside the regions, or whichever is cheaper",
             ("auto", "dense", "sparse"),
         ),
-        Option("flip", bool, False, "follow the mirrored video as well and average: twice the work"),
+        Option(
+            "flip", bool, False, "follow the mirrored video as well and average: twice the work"
+        ),
         Option(
             "expected_objects",
             int,
@@ -318,9 +320,7 @@ class RMNet(Tracker):
         """Which tokens the regional read needs, on the device; None if the dense one is cheaper."""
         query = tokens_inside(box, self.grid, leading_padding(self.size))
         memory, held = bank.inside, bank.frames * self.hw
-        if self.read == "auto" and not is_regional_cheaper(
-            len(query), len(memory), self.hw, held
-        ):
+        if self.read == "auto" and not is_regional_cheaper(len(query), len(memory), self.hw, held):
             return None
         if len(memory) > self.memory_tokens.shape[0]:
             self.memory_tokens = self.backend.empty((2 * held,), np.int32)
