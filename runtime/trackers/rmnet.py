@@ -41,11 +41,13 @@ class FlowOption(Option):
 class RegionalBank(MemoryBank):
     """A memory bank that knows which tokens of its frames lie inside the object's boxes."""
 
-    _inside: dict[int, Indices]  # slot -> indices into all tokens of the bank
+    def __init__(self, *arguments: Any) -> None:
+        """As `MemoryBank`."""
+        super().__init__(*arguments)
+        self._inside: dict[int, Indices] = {}  # slot -> indices into all tokens of the bank
 
     def mark(self, inside: Indices) -> None:
         """The tokens inside the box of the frame written last, before it is committed."""
-        self.__dict__.setdefault("_inside", {})
         self._inside[self._cursor] = inside + np.int32(self._cursor * self._keys.shape[1])
 
     @property
