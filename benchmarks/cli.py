@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, jf, memory
+from . import fps, jf, memory, regional_read
 
 
 class Benchmark(Protocol):
@@ -23,7 +23,12 @@ class Benchmark(Protocol):
     def run(self, args: argparse.Namespace) -> int: ...
 
 
-BENCHMARKS: dict[str, Benchmark] = {"jf": jf, "fps": fps, "memory": memory}
+BENCHMARKS: dict[str, Benchmark] = {
+    "jf": jf,
+    "fps": fps,
+    "memory": memory,
+    "read": regional_read,
+}
 
 
 def main(argv: Sequence[str]) -> int:
