@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, gpu_check, jf, memory, parity, reuse
+from . import fps, gpu_check, jf, memory, parity, regional_read, reuse
 
 
 class Benchmark(Protocol):
@@ -26,10 +26,15 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "jf": jf,
     "fps": fps,
+BENCHMARKS: dict[str, Benchmark] = {
+    "jf": jf,
+    "fps": fps,
     "parity": parity,
     "memory": memory,
     "reuse": reuse,
+    "read": regional_read,
     "gpu": gpu_check,
+}
 }
 
 

@@ -48,6 +48,7 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
 # The module and class that follows objects with a network of each method.
 FOLLOWERS = {
     "stm": ("eager", "EagerSTM"),
+    "rmnet": ("eager_rmnet", "EagerRMNet"),
     "rde": ("eager_rde", "EagerRDE"),
     "imsfr": ("eager_imsfr", "EagerIMSFR"),
     "gfrtm": ("eager_gfrtm", "EagerGFRTM"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import shutil
 import tempfile
 from functools import cache
@@ -64,7 +66,8 @@ def exported() -> Path:
     torch.save(official_state(small_network()), folder / "rmnet.pth")
     size = f"{SIZE[0]}x{SIZE[1]}"
     arguments = ["--method", "rmnet", "--checkpoint", str(folder / "rmnet.pth"), "--size", size]
-    assert main([*arguments, "--output", str(folder / "rmnet")]) == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*arguments, "--output", str(folder / "rmnet")]) == 0
     return folder / "rmnet"
 
 

@@ -235,8 +235,8 @@ def check_run(name: str, steps: list[Step]) -> None:
 @pytest.mark.parametrize(
     ("name", "every", "flow"),
     [
-        ("A", 2, recorded_flow),
         ("B", 2, None),
+        pytest.param("A", 2, recorded_flow, marks=SLOW),
         pytest.param("E1", 1, recorded_flow, marks=SLOW),
         pytest.param("E5", 5, recorded_flow, marks=SLOW),
     ],
