@@ -143,7 +143,7 @@ class IMSFR(Network):
         return value.to(latest.dtype).unflatten(0, shape), latest.unflatten(0, shape)
 
     def relate(
-        self, readout: Tensor, first: Tensor, latest: Tensor, gate: nn.Module | None = None
+        self, readout: Tensor, first: Tensor, latest: Tensor, *, gate: nn.Module | None = None
     ) -> Tensor:
         """One map of three reads [B*K, C, h, w]: their sum, weighted by a gate (`mask`, unless
         another is given) that sees them all and their means over the frame."""
