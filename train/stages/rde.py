@@ -29,11 +29,14 @@ class RDEOptions(Options):
     compress: bool = option(
         True, "with the module that compresses the memory; the first stage has none", "network"
     )
-    align_keys: bool = option(
-        False,
-        "before the first step, set the key head so that like looks match, and the compression to "
-        "about the mean of its two frames",
+    compression_start: str = option(
+        "random",
+        "how the compression begins: at random, or as about the mean of its two frames",
         "network",
+        choices=("random", "mean"),
+    )
+    align_keys: bool = option(
+        False, "before the first step, set the key head so that like looks match", "network"
     )
     value_kl: float = option(
         10.0, "weight of the KL between values of perturbed and clean masks", "loss"

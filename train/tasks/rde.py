@@ -34,6 +34,11 @@ class RDETask(SharedKeyTask):
     model: RDE
     options: RDEOptions
 
+    def __init__(self, model: RDE, options: RDEOptions) -> None:
+        super().__init__(model, options)
+        if options.compression_start == "mean" and model.mem_compress is not None:
+            compress_to_mean(model.mem_compress)
+
     @classmethod
     def network(cls, options: Options) -> RDE:
         assert isinstance(options, RDEOptions)
@@ -52,6 +57,10 @@ class RDETask(SharedKeyTask):
         # Frames 2 and 4 have a weight for what they learn from the teacher, later ones none.
         if not least <= options.frames <= 5:
             raise InputError(f"--frames {options.frames}: expected {least} to 5")
+        for name, step in (("key_dim", 4), ("value_dim", 16)):
+            if (width := getattr(options, name)) < step or width % step:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} {width}: expected a multiple of {step}")
         if options.temperature <= 0:
             raise InputError(f"--temperature {options.temperature}: expected more than 0")
 
@@ -63,11 +72,8 @@ class RDETask(SharedKeyTask):
         return {**state, **{k: v for k, v in own.items() if k.startswith(COMPRESSION)}}
 
     def prepare(self, clips: Dataset[Sample]) -> None:
-        if not self.options.align_keys:
-            return
-        align_shared_key(self.model.key_encoder, self.model.key_proj.key_proj, clips)
-        if self.model.mem_compress is not None:
-            compress_to_mean(self.model.mem_compress)
+        if self.options.align_keys:
+            align_shared_key(self.model.key_encoder, self.model.key_proj.key_proj, clips)
 
     def features(self, frames: Tensor) -> tuple[Tensor, ...]:
         return self.model.encode_key(frames)

@@ -243,6 +243,8 @@ def test_pictures_have_the_first_mask_and_predictions(davis: Path) -> None:
         ({"frames": 2}, "expected 3 to 5"),
         ({"frames": 1, "compress": False}, "expected 2 to 5"),
         ({"temperature": 0.0}, "more than 0"),
+        ({"key_dim": 6}, "--key-dim 6: expected a multiple of 4"),
+        ({"value_dim": 8}, "--value-dim 8: expected a multiple of 16"),
         ({"imagenet_value": Path("nowhere.pth")}, "no ImageNet weights at nowhere"),
         ({"imagenet": Path(__file__), "backbone": "resnet50"}, "give the value encoder its ResNet"),
     ],
@@ -275,6 +277,15 @@ def test_stages_from_one_object_to_several(stills: Path, davis: Path, tmp_path: 
                 "--objects", "2")  # fmt: skip
     assert again["value_encoder.conv1.weight"][:, 4].any()
     assert load_checkpoint(tmp_path / "again/model.safetensors").config["compress"] is True
+
+
+def test_compression_may_start_as_the_mean(davis: Path) -> None:
+    task, _ = task_and_batch(davis, compression_start="mean")
+    with torch.no_grad():
+        keys, values = torch.randn(2, 2, 8, 4, 4), torch.randn(2, 2, 2, 16, 4, 4)
+        key, value = task.compress((keys[0], values[0]), (keys[1], values[1]))
+        for found, pair in ((key, keys), (value, values)):
+            assert (found - pair.mean(0)).norm() < 0.3 * pair.mean(0).norm()
 
 
 @pytest.mark.parametrize("stage", STAGES)
