@@ -5,11 +5,17 @@ from __future__ import annotations
 from vos_deploy.errors import InputError
 
 from .base import Batch, Losses, Task
+from .imsfr import IMSFRTask
+from .rde import RDETask
 from .stm import STMTask
 
 __all__ = ["TASKS", "Batch", "Losses", "Task", "find_task"]
 
-TASKS: dict[str, type[Task]] = {"stm": STMTask}
+TASKS: dict[str, type[Task]] = {
+    "stm": STMTask,
+    "rde": RDETask,
+    "imsfr": IMSFRTask,
+}
 
 
 def find_task(method: str) -> type[Task]:

@@ -39,8 +39,8 @@ class Task(nn.Module):
         if options.imagenet is not None:
             task.load_imagenet()
         if options.initial is not None:
-            checkpoint = load_checkpoint(options.initial, task.model.method)
-            load_weights(task.model, checkpoint.state_dict, source=str(options.initial))
+            state = load_checkpoint(options.initial, task.model.method).state_dict
+            load_weights(task.model, task.complete(state), source=str(options.initial))
         return task
 
     @classmethod
@@ -67,6 +67,10 @@ class Task(nn.Module):
     def pictures(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Frames float [T, 3, H, W] in [0, 1] and predicted labels int [T, H, W] of the first clip
         of a batch, for the log. Runs without gradients."""
+
+    def complete(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The state dict of `options.initial` with what an earlier stage does not have."""
+        return state
 
     def load_imagenet(self) -> None:
         """Fill the trunks from `options.imagenet`."""
