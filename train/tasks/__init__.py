@@ -5,11 +5,13 @@ from __future__ import annotations
 from vos_deploy.errors import InputError
 
 from .base import Batch, Losses, Task
+from .gfrtm import GFRTMTask
+from .rmnet import RMNetTask
 from .stm import STMTask
 
 __all__ = ["TASKS", "Batch", "Losses", "Task", "find_task"]
 
-TASKS: dict[str, type[Task]] = {"stm": STMTask}
+TASKS: dict[str, type[Task]] = {"stm": STMTask, "rmnet": RMNetTask, "gfrtm": GFRTMTask}
 
 
 def find_task(method: str) -> type[Task]:

@@ -39,8 +39,7 @@ class Task(nn.Module):
         if options.imagenet is not None:
             task.load_imagenet()
         if options.initial is not None:
-            checkpoint = load_checkpoint(options.initial, task.model.method)
-            load_weights(task.model, checkpoint.state_dict, source=str(options.initial))
+            task.load_initial(load_checkpoint(options.initial, task.model.method).state_dict)
         return task
 
     @classmethod
@@ -71,6 +70,10 @@ class Task(nn.Module):
     def load_imagenet(self) -> None:
         """Fill the trunks from `options.imagenet`."""
         raise InputError(f"--imagenet has no meaning for {self.model.method}")
+
+    def load_initial(self, state: dict[str, Tensor]) -> None:
+        """Take over the state dict of `options.initial`."""
+        load_weights(self.model, state, source=str(self.options.initial))
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         """Whatever happens once, before the first step of a run."""

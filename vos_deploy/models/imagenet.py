@@ -14,11 +14,12 @@ from .resnet import Trunk
 STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
-def load_imagenet(trunk: Trunk, path: str | Path) -> None:
+def load_imagenet(trunk: Trunk, path: str | Path, learnt: tuple[str, ...] = ()) -> None:
     """Fill `trunk` from a torchvision ResNet state dict (`.pth` or `.safetensors`).
 
     A file whose batch norms were folded into biased convolutions is taken too: each norm becomes
-    the identity plus that bias. Stages that `trunk` lacks and the classifier are left out.
+    the identity plus that bias. Stages that `trunk` lacks and the classifier are left out. A stage
+    in `learnt` (res5, say) may be missing in the file; it then stays as it is.
     """
     path = Path(path)
     if not path.is_file():
@@ -34,7 +35,11 @@ def load_imagenet(trunk: Trunk, path: str | Path) -> None:
         state[f"{STAGES.get(first, first)}.{rest}"] = value.float()
     folded = "bn1.weight" not in state
     own = trunk.state_dict()
-    wanted = [k for k in own if k.split(".")[0] in ("conv1", "bn1", *STAGES.values())]
+    held = {key.split(".")[0] for key in state}
+    parts = [
+        part for part in ("conv1", "bn1", *STAGES.values()) if part in held or part not in learnt
+    ]
+    wanted = [key for key in own if key.split(".")[0] in parts]
     for key in wanted:
         if key.endswith("num_batches_tracked"):
             continue
