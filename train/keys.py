@@ -26,7 +26,7 @@ class KeyParts:
     memory_trunk: nn.Module
     query_key: nn.Conv2d
     memory_key: nn.Conv2d
-    prepare: Callable[[Tensor], Tensor] = nn.Identity()
+    prepare: Callable[[Tensor], Tensor] = torch.clone
 
     @classmethod
     def of(cls, model: STM) -> KeyParts:
