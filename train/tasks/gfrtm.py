@@ -110,11 +110,15 @@ class GFRTMTask(Task):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The gate does not decay."""
-        gate, rest = [], []
+        gate: list[Tensor] = []
+        rest: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 (gate if name.startswith("convGS.") else rest).append(parameter)
-        groups = [{"params": rest}, {"params": gate, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": rest},
+            {"params": gate, "weight_decay": 0.0},
+        ]
         return [group for group in groups if group["params"]]
 
     def forward(self, batch: Batch, step: Step) -> Losses:

@@ -142,7 +142,7 @@ class RMNetTask(Task):
         """
         _, on = (query_region if of_query else memory_region)(slots[:, 1:].detach())
         if self.options.region_gradient == "ones" and slots.requires_grad:
-            on = OnesGradient.apply(slots, on)  # type: ignore[no-untyped-call]
+            on = OnesGradient.apply(slots, on)
         return on
 
     def flows(self, batch: Batch) -> Tensor:

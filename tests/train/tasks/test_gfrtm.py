@@ -354,7 +354,8 @@ def test_two_processes_give_the_gradients_of_one(
 @pytest.mark.slow
 def test_trained_network_exports(davis: Path, imagenet: Path, tmp_path: Path) -> None:
     run([*small(davis, imagenet), "--iterations", "1"], tmp_path / "run")
+    checkpoint = str(tmp_path / "run/model.safetensors")
     command = [sys.executable, "-m", "vos_deploy.export", "--method", "gfrtm", "--checkpoint",
-               str(tmp_path / "run/model.safetensors"), "--output", str(tmp_path / "model")]  # fmt: skip
+               checkpoint, "--output", str(tmp_path / "model")]  # fmt: skip
     subprocess.run(command, check=True)
     assert (tmp_path / "model/manifest.json").is_file()
