@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models.gfrtm import GFRTM
-from vos_deploy.models.gfrtm_decoder import WIDTH, merge, sum_shifted
+from vos_deploy.models.gfrtm_decoder import WIDTH, first_of, merge, sum_shifted
 
 from .graph import Array, GraphSpec, MethodExport, Run
 from .layers import as_frame
@@ -103,7 +103,8 @@ class MergeGraph(nn.Module):
 def graphs(model: GFRTM, size: tuple[int, int]) -> dict[str, GraphSpec]:
     """The graphs by name, with examples for a frame of `size` (height, width)."""
     middle = model.config["target_channels"]
-    c8, c16 = (model.refiner.TSE[name].reduce[0].in_channels for name in ("layer3", "layer4"))
+    encoders = (model.refiner.encoder(name) for name in ("layer3", "layer4"))
+    c8, c16 = (first_of(encoder.reduce).in_channels for encoder in encoders)
     dtype = model.Convert_Diff.weight.dtype
     at = {s: tuple(-(-side // s) for side in size) for s in (4, 8, 16, 32)}
     generator = torch.Generator().manual_seed(0)

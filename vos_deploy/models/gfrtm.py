@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .gfrtm_decoder import WIDTH, Decoder, resize
+from .gfrtm_decoder import WIDTH, Decoder, first_of, resize
 from .imagenet import load_imagenet
 from .network import Network
 from .resnet import BACKBONES, Backbone, Trunk, make_stage
@@ -127,7 +127,9 @@ class TemplateMatching(nn.Module):
 
     def frame_share(self, layer3: Tensor) -> Tensor:
         """[1, 128, H8, W8]: the first convolutions of both branches, without the score."""
-        return torch.cat([split_conv1x1(b[0], layer3) for b in (self.conv_key, self.conv_feat)], 1)
+        return torch.cat(
+            [split_conv1x1(first_of(b), layer3) for b in (self.conv_key, self.conv_feat)], 1
+        )
 
     def forward(self, match: Tensor, score: Tensor, template: Tensor) -> Tensor:
         """[B, 64, H8, W8] from the frame's share, the object's last computed score
@@ -135,7 +137,7 @@ class TemplateMatching(nn.Module):
         score = resize(score, match).to(match.dtype)
         branches = (self.conv_key, self.conv_feat)
         shares = [
-            frame + F.conv2d(score, branch[0].weight[:, -1:])
+            frame + F.conv2d(score, first_of(branch).weight[:, -1:])
             for branch, frame in zip(branches, match.split(WIDTH, 1), strict=True)
         ]
         key, features = (b[1:](x) for b, x in zip(branches, shares, strict=True))
@@ -189,18 +191,20 @@ class GFRTM(Network):
         self.config = {"backbone": backbone, "target_channels": target_channels}
         self.trunk = FullTrunk(trunk)
         self.refiner = Decoder({"layer5": 2 * c16, "layer4": c16, "layer3": c8, "layer2": c4})
+        verdict = nn.Conv2d(16, 2, 3)
+        # Training starts from a gate that computes more than it reuses.
+        with torch.no_grad():
+            for logit, start in enumerate((0.1, 2.0)):
+                verdict.get_parameter("bias")[logit] = start
         self.convGS = nn.Sequential(
             Cells(),
             nn.Conv2d(WIDTH, 16, 3, 2, 1),
             nn.BatchNorm2d(16),
             nn.MaxPool2d(2, 1),  # 4x4 to the 3x3 overlapping cells of adaptive pooling
-            nn.Conv2d(16, 2, 3),
+            verdict,
         )
         self.Tmatching = Matching(c8)
         self.Convert_Diff = nn.Conv2d(WIDTH, 1, 3, 2, 1)
-        # Training starts from a gate that computes more than it reuses.
-        nn.init.constant_(self.convGS[4].bias[0], 0.1)
-        nn.init.constant_(self.convGS[4].bias[1], 2.0)
         self.eval()
 
     @staticmethod
@@ -248,12 +252,12 @@ class GFRTM(Network):
     def encode_shallow(self, frame: Tensor) -> ShallowFeatures:
         """frame [1, 3, H, W] in [0, 1]."""
         layer2, layer3 = self.trunk.shallow(frame)
-        stages = self.refiner.TSE
+        at_8, at_4 = self.refiner.encoder("layer3"), self.refiner.encoder("layer2")
         return ShallowFeatures(
             layer3,
             self.Tmatching.Tmatching.frame_share(layer3),
-            stages["layer3"].frame_share(stages["layer3"].reduce(layer3)),
-            stages["layer2"].frame_share(stages["layer2"].reduce(layer2)),
+            at_8.frame_share(at_8.reduce(layer3)),
+            at_4.frame_share(at_4.reduce(layer2)),
         )
 
     def encode_deep(self, layer3: Tensor) -> DeepFeatures:
@@ -261,12 +265,12 @@ class GFRTM(Network):
 
     def reduce_deep(self, layer4: Tensor, layer5: Tensor) -> DeepFeatures:
         """The decoder's share of the trunk's features, which it may be given from any frame."""
-        stages = self.refiner.TSE
-        deepest = stages["layer5"].reduce(layer5)
+        at_16, at_32 = self.refiner.encoder("layer4"), self.refiner.encoder("layer5")
+        deepest = at_32.reduce(layer5)
         return DeepFeatures(
             layer4,
-            stages["layer4"].frame_share(stages["layer4"].reduce(layer4)),
-            stages["layer5"].frame_share(deepest),
+            at_16.frame_share(at_16.reduce(layer4)),
+            at_32.frame_share(deepest),
             self.refiner.context(deepest),
         )
 

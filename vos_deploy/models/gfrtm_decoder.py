@@ -32,6 +32,13 @@ def mean_over_frame(x: Tensor) -> Tensor:
     return x.float().mean((2, 3), keepdim=True).to(x.dtype)
 
 
+def first_of(layers: nn.Sequential) -> nn.Conv2d:
+    """The convolution that a sequence begins with."""
+    conv = layers[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
 class ScoreEncoder(nn.Module):
     """Joins the features of a stage, reduced to 64 channels, with the score of an object (TSE)."""
 
@@ -50,15 +57,15 @@ class ScoreEncoder(nn.Module):
         )
 
     def frame_share(self, reduced: Tensor) -> Tensor:
-        """[1, 65, h, w]: the first convolution of the transform, without the score. Once per
-        frame for all objects."""
-        first = self.transform[0]
+        """[1, 65, h, w] of features reduced to [1, 64, h, w]: the first convolution of the
+        transform, without the score. Once per frame for all objects."""
+        first = first_of(self.transform)
         return F.conv2d(reduced, first.weight[:, :WIDTH], first.bias, padding=1)
 
     def forward(self, share: Tensor, score: Tensor) -> Tensor:
         """[B, 64, h, w] from the frame's share and score [B, 1, H16, W16]."""
         score = resize(score, share).to(share.dtype)
-        first = F.conv2d(score, self.transform[0].weight[:, WIDTH:], padding=1)
+        first = F.conv2d(score, first_of(self.transform).weight[:, WIDTH:], padding=1)
         return self.transform[1:](share + first)
 
 
@@ -169,6 +176,7 @@ class Upsampler(nn.Module):
         weight = self.conv2.weight[0].flatten(1).transpose(0, 1)  # [9, 32]
         taps = double(F.conv2d(x, weight[..., None, None]))
         taps = F.interpolate(taps, size=size, mode="bilinear", align_corners=False).float()
+        assert self.conv2.bias is not None
         return sum_shifted(taps) + self.conv2.bias.float().view(1, 1, 1, 1)
 
 
@@ -183,6 +191,11 @@ class Decoder(nn.Module):
         self.RRB2 = nn.ModuleDict({name: Residual() for name in channels})
         self.Diff_process = Translator()
         self.project = Upsampler()
+
+    def encoder(self, name: str) -> ScoreEncoder:
+        encoder = self.TSE[name]
+        assert isinstance(encoder, ScoreEncoder)
+        return encoder
 
     def context(self, reduced: Tensor) -> Tensor:
         """[1, 64, 1, 1]: what the deepest stage finds below it, the mean of its own features."""

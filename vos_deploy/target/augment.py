@@ -150,13 +150,10 @@ def transform(
     )
     skew = np.array([[1, change.skew[0], 0], [change.skew[1], 1, 0], [0, 0, 1]])
     scale = np.diag([-change.scale if change.flip else change.scale, change.scale, 1])
-    return (
-        _shift(change.place[0] * width, change.place[1] * height)
-        @ skew
-        @ turn
-        @ scale
-        @ _shift(-around[0], -around[1])
-    )
+    to_place = _shift(change.place[0] * width, change.place[1] * height)
+    from_centre = _shift(-around[0], -around[1])
+    result: Matrix = to_place @ skew @ turn @ scale @ from_centre
+    return result
 
 
 def blur_kernel(variance: float, angle: float) -> NDArray[np.float32]:
@@ -167,8 +164,8 @@ def blur_kernel(variance: float, angle: float) -> NDArray[np.float32]:
     precision = np.linalg.inv(axes @ np.diag([variance, ALONG_BLUR]) @ axes.T)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     at = np.stack([x, y], -1)
-    kernel = np.exp(-0.5 * np.einsum("hwi,ij,hwj->hw", at, precision, at))
-    return (kernel / kernel.sum()).astype(np.float32)
+    kernel: Matrix = np.exp(-0.5 * np.einsum("hwi,ij,hwj->hw", at, precision, at))
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 def _places(size: tuple[int, int], generator: Any) -> list[Point]:

@@ -68,7 +68,7 @@ class Samples:
 
         With `minus_target` the constant is in it: half the gradient at `kernel`.
         """
-        result = np.zeros_like(kernel)
+        result: Float = np.zeros_like(kernel)
         _, tokens, channels = self.features.shape
         step = max(1, CHUNK // (tokens * channels))
         for start in range(0, self.count, step):
@@ -85,7 +85,7 @@ class Samples:
 
 def sum_shifted(taps: Float) -> Float:
     """[9, n, h, w] -> [n, h, w]: every tap's map read at its shift, zero outside, summed."""
-    result = taps[4].copy()
+    result: Float = taps[4].copy()
     for index, (dy, dx) in enumerate(SHIFTS):
         if dy or dx:
             result[:, TO[dy], TO[dx]] += taps[index][:, FROM[dy], FROM[dx]]
