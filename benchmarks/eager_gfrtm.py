@@ -15,8 +15,8 @@ from torch import Tensor
 from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models.gfrtm import GFRTM, DeepFeatures, ShallowFeatures
 from vos_deploy.models.gfrtm_decoder import merge, sum_shifted
-from vos_deploy.runtime.target import FAST, SLOW, TargetModel, initial_weights
-from vos_deploy.runtime.target.augment import augment
+from vos_deploy.target import FAST, SLOW, TargetModel, initial_weights
+from vos_deploy.target.augment import augment
 
 SAMPLES = 80
 

@@ -55,6 +55,7 @@ def test_engine_neutral_folders_name_no_framework() -> None:
     """Outside `models/`, the shared package needs neither PyTorch nor an engine."""
     # onnx_runtime.py is where the engine is imported, when somebody first asks for it.
     shared = [p for p in (ROOT / "vos_deploy").glob("*.py") if p.name != "onnx_runtime.py"]
+    shared += (ROOT / "vos_deploy/target").glob("*.py")
     wrong = [path.name for path in shared if imported(path) & set(ENGINES)]
     assert shared
     assert not wrong

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +19,25 @@ from .data.mixture import Sample
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class KeyParts:
+    """The parts of a network that make its keys: of frames [1, 3, H, W] once `prepare` has seen
+    them, the query trunk gives (r4, ...), the memory trunk r4 of the frame and its masks."""
+
+    query_trunk: nn.Module
+    memory_trunk: nn.Module
+    query_key: nn.Conv2d
+    memory_key: nn.Conv2d
+    prepare: Callable[[Tensor], Tensor] = torch.clone
+
+    @classmethod
+    def of(cls, model: STM) -> KeyParts:
+        return cls(model.Encoder_Q, model.Encoder_M, model.KV_Q_r4.Key, model.KV_M_r4.Key)
+
+
 @torch.no_grad()
 def align_keys(
-    model: STM,
+    model: STM | KeyParts,
     clips: Dataset[Sample],
     samples: int = 300,
     sharpness: float = 8.0,
@@ -34,28 +52,29 @@ def align_keys(
     r4 of the same frame. The memory trunk starts as a copy of the query trunk, its mask
     convolutions faint, so that it sees what the query sees.
     """
-    model.Encoder_M.load_state_dict(model.Encoder_Q.state_dict(), strict=False)
-    for name, stem in model.Encoder_M.named_children():
+    parts = KeyParts.of(model) if isinstance(model, STM) else model
+    parts.memory_trunk.load_state_dict(parts.query_trunk.state_dict(), strict=False)
+    for name, stem in parts.memory_trunk.named_children():
         if isinstance(stem, nn.Conv2d) and name != "conv1":
             stem.reset_parameters()
             stem.weight.mul_(faint)
     query, memory = [], []
     for index in range(samples):
         clip = clips[index].tensors
-        frame, masks = clip["frames"][:1], clip["masks"][:1, :1]
-        query.append(tokens(model.Encoder_Q(frame)[0]))
-        memory.append(tokens(model.Encoder_M(frame, masks)))
+        frame, masks = parts.prepare(clip["frames"][:1]), clip["masks"][:1, :1]
+        query.append(tokens(parts.query_trunk(frame)[0]))
+        memory.append(tokens(parts.memory_trunk(frame, masks)))
     features = torch.cat(query)
-    dims = model.config["key_dim"]
+    dims = parts.query_key.out_channels
     projection, bias = whitening(features, dims, (sharpness / dims**0.5) ** 0.5)
     keys = features @ projection + bias
-    set_pointwise(model.KV_Q_r4.Key, projection, bias)
+    set_pointwise(parts.query_key, projection, bias)
 
     inputs = torch.cat(memory)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
     ridge = 1e-3 * len(inputs) * torch.eye(inputs.shape[1])
     fitted = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ keys)
-    set_pointwise(model.KV_M_r4.Key, fitted[:-1], fitted[-1])
+    set_pointwise(parts.memory_key, fitted[:-1], fitted[-1])
     unexplained = (inputs @ fitted - keys).var() / keys.var()
     logger.info("keys aligned, %.0f%% of the query key explained", 100 * (1 - unexplained))
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
+from vos_deploy.target import FAST, SLOW, TargetModel, initial_weights
+from vos_deploy.target.augment import PAINTED, augment
 
 from ..backends import Array, Backend
 from ..memory import MemoryPolicy, MemoryState
-from ..target import FAST, SLOW, TargetModel, initial_weights
-from ..target.augment import PAINTED, augment
 from .base import Option, Tracker
 
 # The logit of an object that has no pixel to be learned from: it is nowhere.

@@ -15,6 +15,11 @@ class GFRTMOptions(Options):
     backbone: str = option(
         "resnet18", "ImageNet features", "network", choices=("resnet18", "resnet101")
     )
+    learn_deepest: bool = option(
+        False,
+        "learn the trunk's stage at stride 32 too; a file of --imagenet may then lack it",
+        "network",
+    )
     target_cache: Path | None = option(
         None, "folder that keeps the learnt target models of training clips", "target"
     )
@@ -24,14 +29,15 @@ class GFRTMOptions(Options):
     )
     target_update: tuple[int, ...] = option((10,), "the same for the filter alone", "target")
     target_memory: int = option(20, "samples it is learnt from", "target")
-    target_augment: int = option(15, "views of the first frame", "target")
+    target_augment: int = option(15, "views of the first frame, its own among them", "target")
     gate_m1: float = option(
         1.0, "least IoU that the gate is taught: 1 for DAVIS, 0.5 for YouTube-VOS", "loss"
     )
     gate_m2: float = option(0.0, "deviation of the gate that costs nothing", "loss")
     gate_epochs: float = option(120.0, "epochs over which that least IoU rises", "loss")
+    # With the published 1 and a clamp that works, the gate would be taught to reuse every frame.
     clamp_gate: bool = option(
-        True, "apply the least IoU; the release computes it and drops it", "loss"
+        False, "apply the least IoU; the release computes it and drops it", "loss"
     )
     match_test: bool = option(
         True,

@@ -12,10 +12,20 @@ from .stage import Stage, Training
 @dataclass(frozen=True)
 class RMNetOptions(Options):
     network: str = option("rmnet", "what is trained", "network", choices=("rmnet", "tinyflownet"))
+    backbone: str = option(
+        "resnet50", "of both encoders", "network",
+        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
+    )  # fmt: skip
+    key_dim: int = option(128, "channels of the keys", "network")
+    value_dim: int = option(512, "channels of the values", "network")
+    decoder_width: int = option(256, "channels of the decoder", "network")
+    flow_width: int = option(64, "channels of TinyFlowNet's first convolution", "network")
+    align_keys: bool = option(False, "start the keys as PCA of the trunk: for small data",
+                              "network")  # fmt: skip
     region_gradient: str = option(
         "none",
         "gradient of a region's box to the mask it comes from: it has none; the release's "
-        "operator returns ones",
+        "operator returns ones, for the background too, which the softmax over the slots cancels",
         "network",
         choices=("none", "ones"),
     )

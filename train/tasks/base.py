@@ -39,8 +39,7 @@ class Task(nn.Module):
         if options.imagenet is not None:
             task.load_imagenet()
         if options.initial is not None:
-            state = load_checkpoint(options.initial, task.model.method).state_dict
-            load_weights(task.model, task.complete(state), source=str(options.initial))
+            task.load_initial(load_checkpoint(options.initial, task.model.method).state_dict)
         return task
 
     @classmethod
@@ -68,13 +67,13 @@ class Task(nn.Module):
         """Frames float [T, 3, H, W] in [0, 1] and predicted labels int [T, H, W] of the first clip
         of a batch, for the log. Runs without gradients."""
 
-    def complete(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The state dict of `options.initial` with what an earlier stage does not have."""
-        return state
-
     def load_imagenet(self) -> None:
         """Fill the trunks from `options.imagenet`."""
         raise InputError(f"--imagenet has no meaning for {self.model.method}")
+
+    def load_initial(self, state: dict[str, Tensor]) -> None:
+        """Take over the state dict of `options.initial`."""
+        load_weights(self.model, state, source=str(self.options.initial))
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         """Whatever happens once, before the first step of a run."""

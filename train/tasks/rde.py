@@ -64,12 +64,14 @@ class RDETask(SharedKeyTask):
         if options.temperature <= 0:
             raise InputError(f"--temperature {options.temperature}: expected more than 0")
 
-    def complete(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def load_initial(self, state: dict[str, Tensor]) -> None:
         """The first stage has no compression: its own beginnings stand."""
-        if self.model.mem_compress is None or any(k.startswith(COMPRESSION) for k in state):
-            return state
-        own = self.model.state_dict()
-        return {**state, **{k: v for k, v in own.items() if k.startswith(COMPRESSION)}}
+        if self.model.mem_compress is not None and not any(
+            k.startswith(COMPRESSION) for k in state
+        ):
+            own = self.model.state_dict()
+            state = {**state, **{k: v for k, v in own.items() if k.startswith(COMPRESSION)}}
+        super().load_initial(state)
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         if self.options.align_keys:

@@ -261,7 +261,10 @@ class GFRTM(Network):
         )
 
     def encode_deep(self, layer3: Tensor) -> DeepFeatures:
-        layer4, layer5 = self.trunk.deep(layer3)
+        return self.reduce_deep(*self.trunk.deep(layer3))
+
+    def reduce_deep(self, layer4: Tensor, layer5: Tensor) -> DeepFeatures:
+        """The decoder's share of the trunk's features, which it may be given from any frame."""
         at_16, at_32 = self.refiner.encoder("layer4"), self.refiner.encoder("layer5")
         deepest = at_32.reduce(layer5)
         return DeepFeatures(

@@ -14,7 +14,12 @@ from ..errors import ModelError
 STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
-def load_imagenet(trunk: nn.Module, path: str | Path, stages: Mapping[str, str] = STAGES) -> None:
+def load_imagenet(
+    trunk: nn.Module,
+    path: str | Path,
+    stages: Mapping[str, str] = STAGES,
+    learnt: tuple[str, ...] = (),
+) -> None:
     """Fill `trunk` from a torchvision ResNet state dict (`.pth` or `.safetensors`).
 
     A file whose batch norms were folded into biased convolutions is taken too: each norm becomes
@@ -23,6 +28,7 @@ def load_imagenet(trunk: nn.Module, path: str | Path, stages: Mapping[str, str] 
     than RGB their weights stay as they are.
 
     stages: what `trunk` calls torchvision's stages.
+    learnt: stages (res5, say) that the file may lack; they then stay as they are.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,7 +44,11 @@ def load_imagenet(trunk: nn.Module, path: str | Path, stages: Mapping[str, str] 
         state[f"{stages.get(first, first)}.{rest}"] = value.float()
     folded = "bn1.weight" not in state
     own = trunk.state_dict()
-    wanted = [k for k in own if k.split(".")[0] in ("conv1", "bn1", *stages.values())]
+    held = {key.split(".")[0] for key in state}
+    parts = [
+        part for part in ("conv1", "bn1", *stages.values()) if part in held or part not in learnt
+    ]
+    wanted = [key for key in own if key.split(".")[0] in parts]
     for key in wanted:
         if key.endswith("num_batches_tracked"):
             continue

@@ -7,9 +7,9 @@ import pytest
 
 from tests import golden
 from tests.golden import error, needs_golden
-from vos_deploy.runtime.target import FAST, TargetModel, initial_weights
-from vos_deploy.runtime.target.samples import Samples
-from vos_deploy.runtime.target.stencil import apply_stencil, pixel_weights, stencil, upsampling
+from vos_deploy.target import FAST, TargetModel, initial_weights
+from vos_deploy.target.samples import Samples
+from vos_deploy.target.stencil import apply_stencil, pixel_weights, stencil, upsampling
 
 
 @needs_golden

@@ -12,16 +12,22 @@ from .optimizer import Optimizer, filter_problem, joint_problem
 from .samples import Samples
 from .stencil import FEW_PIXELS, Float
 
-# Regularisation and preconditioner of the projection and of the kernel.
-PROJECT, FILTER = 1e-4, 1e-2
-
 
 @dataclass(frozen=True)
 class Schedule:
-    """Conjugate gradients per Gauss-Newton step: at the first frame, and in an update."""
+    """Conjugate gradients per Gauss-Newton step, at the first frame and in an update, and what
+    they solve.
+
+    project_scale, kernel_scale: regularisation and preconditioner of the two layers. forget: see
+    `Optimizer`. weigh_pixels: small objects count more, see `pixel_weights`.
+    """
 
     first: tuple[int, ...]
     update: tuple[int, ...]
+    project_scale: float = 1e-4
+    kernel_scale: float = 1e-2
+    forget: float = 0.9**750
+    weigh_pixels: bool = True
 
 
 FAST = Schedule((5, 10, 10, 10), (5,))
@@ -59,8 +65,8 @@ class TargetModel:
         self.project, self.kernel = (w.astype(np.float64) for w in weights)
         self.samples = Samples(capacity, grid, len(self.project))
         self._schedule = schedule
-        everywhere = np.full(self.kernel.size, FILTER)
-        self._optimizer = Optimizer(everywhere, everywhere)
+        everywhere = np.full(self.kernel.size, schedule.kernel_scale)
+        self._optimizer = Optimizer(everywhere, everywhere, schedule.forget)
 
     def learn(self, features: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]) -> None:
         """Learn from the first frame and what was painted from it.
@@ -71,14 +77,15 @@ class TargetModel:
         raw = Samples(count, self.samples.grid, features[0].shape[1], np.float64)
         for slot, label in enumerate(labels):
             raw.features[slot] = features[slot]
-            raw.set_label(slot, label)
+            raw.set_label(slot, label, self._pixel_weights(label))
         raw.start(count)
-        split = self.project.size
-        scale = np.repeat([PROJECT, FILTER], [split, self.kernel.size])
-        optimizer = Optimizer(scale, scale)
+        schedule, split = self._schedule, self.project.size
+        scales = [schedule.project_scale, schedule.kernel_scale]
+        scale = np.repeat(scales, [split, self.kernel.size])
+        optimizer = Optimizer(scale, scale, schedule.forget)
         theta = np.concatenate([self.project.ravel(), self.kernel.ravel()])
         problem = joint_problem(raw, len(self.project))
-        for iterations in self._schedule.first:
+        for iterations in schedule.first:
             theta = optimizer.step(problem, theta, iterations)
         self.project = theta[:split].reshape(self.project.shape)
         self.kernel = theta[split:].reshape(self.kernel.shape)
@@ -97,7 +104,7 @@ class TargetModel:
             return False
         slot = self.samples.next_slot()
         self.samples.features[slot] = projected
-        self.samples.set_label(slot, label)
+        self.samples.set_label(slot, label, self._pixel_weights(label))
         return True
 
     def update(self) -> None:
@@ -106,3 +113,6 @@ class TargetModel:
         for iterations in self._schedule.update:
             theta = self._optimizer.step(problem, theta, iterations)
         self.kernel = theta.reshape(self.kernel.shape)
+
+    def _pixel_weights(self, label: NDArray[Any]) -> Float | None:
+        return None if self._schedule.weigh_pixels else np.ones(label.shape)

@@ -10,7 +10,7 @@ import pytest
 
 from tests import golden
 from tests.golden import error, needs_golden
-from vos_deploy.runtime.target.augment import (
+from vos_deploy.target.augment import (
     PAINTED,
     augment,
     blur_kernel,

@@ -7,9 +7,9 @@ import pytest
 
 from tests import golden
 from tests.golden import error, needs_golden
-from vos_deploy.runtime.target.optimizer import Optimizer, filter_problem, joint_problem
-from vos_deploy.runtime.target.samples import Samples
-from vos_deploy.runtime.target.stencil import pixel_weights, upsampling
+from vos_deploy.target.optimizer import Optimizer, filter_problem, joint_problem
+from vos_deploy.target.samples import Samples
+from vos_deploy.target.stencil import pixel_weights, upsampling
 
 EXACT = 1e-12
 

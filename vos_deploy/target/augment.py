@@ -80,20 +80,22 @@ def draw_changes(size: tuple[int, int]) -> list[tuple[Change, Change]]:
     return [(of_object, of_background) for of_object, of_background in changes]
 
 
-def augment(frame: Image, mask: NDArray[np.bool_]) -> tuple[list[Image], list[NDArray[np.bool_]]]:
+def augment(
+    frame: Image, mask: NDArray[np.bool_], painted: int = PAINTED
+) -> tuple[list[Image], list[NDArray[np.bool_]]]:
     """frame uint8 [H, W, 3] and mask [H, W] -> images and masks, the given ones first.
 
-    Four are painted; fewer where the object would lie outside the frame or fill it.
+    `painted` more, of at most 19; fewer where the object would lie outside the frame or fill it.
     """
     images, masks = [frame], [mask]
-    behind = inpainted(frame, mask)
+    behind = inpainted(frame, mask) if painted else frame
     for of_object, of_background in draw_changes(mask.shape):
+        if len(images) == 1 + painted:
+            break
         image, label = paint(frame, mask, behind, of_object, of_background)
         if 1 <= label.sum() < label.size - 1 or mask.all():
             images.append(image)
             masks.append(label)
-        if len(images) == 1 + PAINTED:
-            break
     return images, masks
 
 
