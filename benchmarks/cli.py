@@ -26,15 +26,11 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, Benchmark] = {
     "jf": jf,
     "fps": fps,
-BENCHMARKS: dict[str, Benchmark] = {
-    "jf": jf,
-    "fps": fps,
     "parity": parity,
     "memory": memory,
     "reuse": reuse,
     "read": regional_read,
     "gpu": gpu_check,
-}
 }
 
 
