@@ -47,7 +47,8 @@ def regional_attention_map() -> FunctionProto:
     """
     return parse(
         f"""{HEADER}
-        RegionalAttentionMap <threshold, points, margin> (masks, rows, columns) => (region, boxes) {{
+        RegionalAttentionMap <threshold, points, margin>
+            (masks, rows, columns) => (region, boxes) {{
             limit = Constant <value_float: float = @threshold> ()
             points_int = Constant <value_int: int = @points> ()
             margin_int = Constant <value_int: int = @margin> ()

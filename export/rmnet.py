@@ -3,7 +3,7 @@
     encoder               image                        -> query key and value, decoder skips
     flow                  image, previous              -> backward flow, by TinyFlowNet
     region                masks of the previous frame, flow -> regions and boxes of this one
-    memorize              image, masks                 -> memory key and value in their regions, boxes
+    memorize              image, masks                 -> memory key and value inside regions, boxes
     memory_read           query key and region, memory -> readout, of one object: dense
     memory_read_regional  the same by lists of tokens  -> the same readout: sparse
     decoder               readout, regions, query value, skips, image -> probabilities, label map

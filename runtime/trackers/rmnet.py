@@ -1,4 +1,4 @@
-"""RMNet: Efficient Regional Memory Network for Video Object Segmentation (Xie et al., CVPR 2021)."""
+"""RMNet: regional memory and flow (Xie et al., CVPR 2021)."""
 
 import os
 from collections.abc import Iterable, Sequence

@@ -66,9 +66,8 @@ class RDETask(SharedKeyTask):
 
     def load_initial(self, state: dict[str, Tensor]) -> None:
         """The first stage has no compression: its own beginnings stand."""
-        if self.model.mem_compress is not None and not any(
-            k.startswith(COMPRESSION) for k in state
-        ):
+        has = any(key.startswith(COMPRESSION) for key in state)
+        if self.model.mem_compress is not None and not has:
             own = self.model.state_dict()
             state = {**state, **{k: v for k, v in own.items() if k.startswith(COMPRESSION)}}
         super().load_initial(state)
