@@ -31,12 +31,15 @@ class GraphSpec:
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, ...) as well.
     example: inputs to trace with, by name.
+    jumps: outputs in which a rounding may flip a decision: judged by how many of their numbers
+        are off, as labels are.
     """
 
     module: nn.Module
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
+    jumps: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
