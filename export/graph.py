@@ -24,6 +24,20 @@ Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
+class Slack:
+    """What need not agree of an output in which rounding may tip a decision: which of many tokens
+    are the best, or what the odds of a probability of nearly 1 are.
+
+    share: of its numbers, those that differ most do not count; None for as many as labels may
+        differ.
+    error: what the others may differ by, where that is more than usual.
+    """
+
+    share: float | None = None
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class GraphSpec:
     """One graph of a method.
 
@@ -31,18 +45,14 @@ class GraphSpec:
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, H16, ...) as well.
     example: inputs to trace with, by name.
-    ties: share of the elements of an output that need not be equal: where a graph picks the best
-        of many, rounding swaps those that are nearly as good.
-    unstable: outputs that hang on the last bit in places (the odds of p near 1), and how far these
-        may differ; the worst values are left out, no more than labels may differ.
+    slack: outputs in which rounding may tip a decision, and what need not agree there.
     """
 
     module: nn.Module
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
-    ties: float = 0.0
-    unstable: dict[str, float] = field(default_factory=dict)
+    slack: dict[str, Slack] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from vos_deploy.models import RDE
 from vos_deploy.models.rde_compress import Compression
 from vos_deploy.models.stcn import STRIDE, Decoder, others_of
 
-from .graph import Array, GraphSpec, MethodExport, Rollout, Run
+from .graph import Array, GraphSpec, MethodExport, Rollout, Run, Slack
 from .layers import tokens
 from .stcn import MemoryReadGraph, SplitResBlock, estimate, padded_frame
 
@@ -153,7 +153,7 @@ def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "memory_value": normal(2 * h * w, 2, value),
                 "top_k": torch.tensor([TOP_K]),
             },
-            ties=0.01,
+            slack={"readout": Slack(share=0.01)},
         ),
         "decoder": GraphSpec(
             DecoderGraph(model.decoder, compress),

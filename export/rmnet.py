@@ -30,7 +30,7 @@ from vos_deploy.models.stm import memory_read
 from vos_deploy.regions import leading_padding, places, tokens_inside
 
 from .functions import memory_read_symbolic
-from .graph import Array, GraphSpec, MethodExport, Run
+from .graph import Array, GraphSpec, MethodExport, Run, Slack
 from .layers import as_frame, full_size, label_map, tokens
 from .regional import (
     flow_warp_symbolic,
@@ -311,7 +311,7 @@ def graphs(model: RMNet, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "present": torch.ones(2),
                 "image": image,
             },
-            unstable={"probabilities": 3e-3},
+            slack={"probabilities": Slack(error=3e-3)},
         ),
     }
 

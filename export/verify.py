@@ -15,7 +15,7 @@ from vos_deploy.masks import object_ids, one_hot, read_mask
 from vos_deploy.onnx_runtime import import_onnxruntime
 from vos_deploy.video import open_source
 
-from .graph import Array, GraphSpec, Rollout
+from .graph import Array, GraphSpec, Rollout, Slack
 
 Arrays = dict[str, Array]
 
@@ -95,9 +95,7 @@ def compare(
             if output == "labels":
                 error = differing(array, expected["probabilities"], tolerance.error)
             else:
-                spec = specs[name]
-                left_out = tolerance.pixels if output in spec.unstable else spec.ties
-                error = relative_error(array, expected[output], left_out)
+                error = relative_error(array, expected[output], left_out(name, output))
             worst[key] = float(np.maximum(worst[key], error))  # NaN stays NaN
         return expected
 
@@ -111,10 +109,14 @@ def compare(
         }
         return dict(zip(specs[name].outputs, session.run(None, feed), strict=True))
 
+    def left_out(name: str, output: str) -> float:
+        slack = specs[name].slack.get(output, Slack(share=0.0))
+        return tolerance.pixels if slack.share is None else slack.share
+
     def allowed(name: str, output: str) -> float:
         if output == "labels":
             return tolerance.pixels
-        return max(tolerance.error, specs[name].unstable.get(output, 0.0))
+        return max(tolerance.error, specs[name].slack.get(output, Slack()).error)
 
     expected = rollout(in_pytorch, frames, masks)
     labels = rollout(in_onnxruntime, frames, masks).argmax(0)
