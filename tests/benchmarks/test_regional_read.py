@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from tests.rmnet import exported  # noqa: E402
-from vos_deploy.benchmarks.cli import main  # noqa: E402
-from vos_deploy.bundle import demonstration_model  # noqa: E402
-from vos_deploy.errors import InputError  # noqa: E402
+from tests.rmnet import exported
+from vos_deploy.benchmarks.cli import main
+from vos_deploy.bundle import demonstration_model
+from vos_deploy.errors import InputError
 
 SMALL = ["read", "--memory", "3", "--object", "10x12", "--repeats", "2", "--threads", "1"]
 

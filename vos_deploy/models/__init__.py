@@ -13,10 +13,10 @@ from .stm import STM
 
 __all__ = [
     "METHODS",
-    "RMNet",
     "STM",
     "Checkpoint",
     "Network",
+    "RMNet",
     "create",
     "load_checkpoint",
     "load_model",

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.rmnet import SIZE, exported  # noqa: E402
-from vos_deploy.errors import InputError  # noqa: E402
-from vos_deploy.regions import leading_padding, places, tokens_inside  # noqa: E402
-from vos_deploy.runtime.flow import FlowSource  # noqa: E402
-from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
-from vos_deploy.runtime.trackers.rmnet import is_regional_cheaper  # noqa: E402
+from tests.rmnet import SIZE, exported
+from vos_deploy.errors import InputError
+from vos_deploy.regions import leading_padding, places, tokens_inside
+from vos_deploy.runtime.flow import FlowSource
+from vos_deploy.runtime.regional import is_regional_cheaper
+from vos_deploy.runtime.segmenter import Segmenter
 
 HEIGHT, WIDTH = SIZE
 
