@@ -13,9 +13,10 @@ from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models import RMNet
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.reference import crop, pad_to_stride
-from vos_deploy.models.regions import STRIDE, flow_warp
+from vos_deploy.models.regions import flow_warp
 from vos_deploy.models.rmnet import memory_region, normalize, query_region
 from vos_deploy.models.stm import QueryFeatures, upsample
+from vos_deploy.regions import STRIDE
 
 
 class EagerRMNet:

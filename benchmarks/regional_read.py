@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def official_reads(folder: Path) -> Bundle:
     """A model of the two read graphs alone, which hold no weights."""
     try:
-        from vos_deploy.export.rmnet import read_graphs
+        from vos_deploy.export.rmnet_read import read_graphs
         from vos_deploy.export.to_onnx import tensor_specs, to_onnx
     except ImportError as error:
         raise InputError(

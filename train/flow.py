@@ -28,9 +28,9 @@ def update_flow(flow: Flow, previous: Matrix, current: Matrix, faithful: bool = 
     height, width = flow.shape[:2]
     x = np.arange(width, dtype=np.float32)[None, :]
     y = np.arange(height, dtype=np.float32)[:, None]
-    current, previous = np.float32(current), np.float32(previous)
+    current, previous = np.asarray(current, np.float32), np.asarray(previous, np.float32)
     to_x, to_y = (_rounded(row, x, y) for row in current)
-    u, v = x + np.float32(flow[..., 0]), y + np.float32(flow[..., 1])
+    u, v = x + flow[..., 0], y + flow[..., 1]
     from_x = _rounded(previous[0], u, v)
     from_y = _rounded(previous[1], from_x if faithful else u, v)
     horizontal = from_x.clip(0, width - 1) - to_x.clip(0, width - 1)

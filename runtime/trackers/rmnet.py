@@ -1,4 +1,4 @@
-"""RMNet: regional memory and flow (Xie et al., CVPR 2021)."""
+"""RMNet: Efficient Regional Memory Network for VOS (Xie et al., CVPR 2021)."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
-from vos_deploy.regions import Indices, leading_padding, places, tokens_inside
+from vos_deploy.regions import leading_padding, places, tokens_inside
 
 from .. import flow as flows
 from ..backends import Array, Backend
 from ..estimate import most_likely
-from ..memory import MemoryBank, MemoryPolicy, MemoryState
+from ..memory import MemoryPolicy, MemoryState
+from ..regional import RegionalBank, is_regional_cheaper
 from .base import Option, Tracker
 
 TINY, DIS = "tiny", "dis"
-
-# The regional read gathers its tokens first, so it must save more than a little to be worth it.
-WORTHWHILE = 0.75
 
 
 class FlowOption(Option):
@@ -36,32 +34,6 @@ class FlowOption(Option):
                 f"option {self.name!r} should be {TINY}, {DIS} or a folder of .flo files, and is "
                 f"{value!r}"
             )
-
-
-class RegionalBank(MemoryBank):
-    """A memory bank that knows which tokens of its frames lie inside the object's boxes."""
-
-    def __init__(self, *arguments: Any) -> None:
-        """As `MemoryBank`."""
-        super().__init__(*arguments)
-        self._inside: dict[int, Indices] = {}  # slot -> indices into all tokens of the bank
-
-    def mark(self, inside: Indices) -> None:
-        """The tokens inside the box of the frame written last, before it is committed."""
-        self._inside[self._cursor] = inside + np.int32(self._cursor * self._keys.shape[1])
-
-    @property
-    def inside(self) -> Indices:
-        """Of all tokens held, those inside their frame's box, int32 [n]."""
-        return np.concatenate([self._inside[slot] for slot in range(self.frames)])
-
-
-def is_regional_cheaper(query: int, memory: int, hw: int, held: int) -> bool:
-    """Whether reading `query` from `memory` tokens is worth the lists, beside hw from `held`.
-
-    Both reads cost in proportion to the scores they compute.
-    """
-    return query * memory < WORTHWHILE * hw * held
 
 
 class RMNet(Tracker):
@@ -292,8 +264,8 @@ class RMNet(Tracker):
             self.backend.run("flow", images, {"flow": self.flow})
             return
         started = perf_counter()
-        images = (self.backend.download(i) for i in (self.image, self.previous_image))
-        found = flows.check(self.source(self.frame, *images), self.size)
+        image, previous = map(self.backend.download, (self.image, self.previous_image))
+        found = flows.check(self.source(self.frame, image, previous), self.size)
         self.backend.upload(np.ascontiguousarray(found.transpose(2, 0, 1)), self.flow)
         timings = self.backend.timings
         timings["flow"] = timings.get("flow", 0.0) + perf_counter() - started

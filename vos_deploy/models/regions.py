@@ -40,7 +40,7 @@ def region_boxes(masks: Tensor) -> Tensor:
 
 
 def region_map(boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """float32 [..., h, w] of boxes [..., 4]: 1 where pixel (rows[i], columns[j]) lies inside."""
+    """float32 [..., h, w] of boxes [..., 4]: 1 where the pixel (rows[i], columns[j]) is inside."""
     x_min, x_max, y_min, y_max = (side.unsqueeze(-1) for side in boxes.unbind(-1))
     across = (columns >= x_min) & (columns <= x_max)
     down = (rows >= y_min) & (rows <= y_max)

@@ -14,8 +14,8 @@ from tests.rmnet import SIZE, exported
 from vos_deploy.errors import InputError
 from vos_deploy.regions import leading_padding, places, tokens_inside
 from vos_deploy.runtime.flow import FlowSource
+from vos_deploy.runtime.regional import is_regional_cheaper
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.trackers.rmnet import is_regional_cheaper
 
 HEIGHT, WIDTH = SIZE
 
