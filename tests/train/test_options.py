@@ -72,7 +72,7 @@ def test_help_shows_the_values_of_the_stage(capsys: pytest.CaptureFixture[str]) 
             main(["--method", "rde", "--stage", stage, "--help"])
         printed = " ".join(capsys.readouterr().out.split())
         assert f"clips per step and process (default: {batch})" in printed
-        assert "--value-kl" in printed and "--key-dim" not in printed
+        assert "--value-kl" in printed and "--stem" not in printed
 
 
 @pytest.mark.parametrize(
