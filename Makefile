@@ -11,7 +11,7 @@ demo: $(VENV)/runtime
 	$(BIN)/vos-deploy-run --video demo/frames --mask demo/mask.png --output out/demo
 
 test: $(VENV)/everything
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadfile
 
 lint: $(VENV)/everything
 	$(BIN)/ruff check .

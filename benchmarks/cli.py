@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, gpu_check, jf, memory, parity, reuse
+from . import fps, gpu_check, jf, memory, parity, regional_read, reuse
 
 
 class Benchmark(Protocol):
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "parity": parity,
     "memory": memory,
     "reuse": reuse,
+    "read": regional_read,
     "gpu": gpu_check,
 }
 

@@ -1,5 +1,6 @@
 """The networks in PyTorch eager, in the official order: what `fps` compares with. Here STM."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
 # The module and class that follows objects with a network of each method.
 FOLLOWERS = {
     "stm": ("eager", "EagerSTM"),
+    "rmnet": ("eager_rmnet", "EagerRMNet"),
+    "rde": ("eager_rde", "EagerRDE"),
+    "imsfr": ("eager_imsfr", "EagerIMSFR"),
+    "gfrtm": ("eager_gfrtm", "EagerGFRTM"),
 }
 
 
@@ -68,10 +73,10 @@ class EagerSTM:
     probabilities: float32 [1, K, H, W] of the objects in the last frame.
     """
 
-    def __init__(self, model: STM, memory_frames: int, memory_every: int = 1) -> None:
+    def __init__(self, model: STM, memory_frames: int | None, memory_every: int = 1) -> None:
         self.timings: dict[str, float] = {}
         self._model = model
-        self._memory_frames = memory_frames
+        self._memory_frames = math.inf if memory_frames is None else memory_frames
         self._memory_every = memory_every
         self._frame = -1  # index of the last frame
         self._temporary = False  # whether the newest memory frame makes room for the next

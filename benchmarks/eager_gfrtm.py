@@ -39,6 +39,7 @@ class EagerGFRTM:
     The networks are PyTorch's, the fit is the runtime's, in NumPy. The deep features are computed
     once per frame, where the official code computes them once per object.
 
+    memory_frames, memory_every: of no meaning here; the sample memory has a size of its own.
     timings: seconds of the last step per stage, named as the Segmenter names them.
     probabilities: float32 [1, K, H, W] of the objects in the last frame.
     draw_weights, augment: as those of the runtime's tracker.
@@ -47,6 +48,8 @@ class EagerGFRTM:
     def __init__(
         self,
         model: GFRTM,
+        memory_frames: int | None = None,
+        memory_every: int | None = None,
         reuse_threshold: float = 0.7,
         fast: bool = True,
         update_every: int = 8,

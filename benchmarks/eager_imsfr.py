@@ -134,19 +134,19 @@ class EagerIMSFR:
         objects, reads = [], []
         for bank in self.banks:
             with self._timed("memory_read"):
-                read = self._read_sample(bank, features)
+                sample = self._read_sample(bank, features)
             with self._timed("frame_read"):
-                ends = ((bank.keys[0], bank.values[0]), (bank.keys[-1], bank.latest_value))
-                read += [self._read_frame(features, key, value) for key, value in ends]
+                first = self._read_frame(features, bank.keys[0], bank.values[0])
+                latest = self._read_frame(features, bank.keys[-1], bank.latest_value)
             with self._timed("decoder"):
-                logits = self._model.decode(*read, features)
+                logits = self._model.decode(sample, first, latest, features)
                 objects.append(full_size(logits)[:, 0].sigmoid())
-            reads.append(read)
+            reads.append((sample, first, latest))
         self.reads = tuple(torch.cat(same) for same in zip(*reads, strict=True))
         with self._timed("decoder"):
             self._aggregate(torch.cat(objects))
 
-    def _read_sample(self, bank: Bank, features: FrameFeatures) -> list[Tensor]:
+    def _read_sample(self, bank: Bank, features: FrameFeatures) -> Tensor:
         positions = self._rule.select(len(bank.keys), self.sampler)
         keys = torch.cat([bank.keys[i] for i in positions])
         values = torch.cat([bank.values[i] for i in positions], 1)
@@ -154,7 +154,7 @@ class EagerIMSFR:
         self.chosen = self._most_similar(scores)
         best = scores.gather(-1, self.chosen).softmax(-1)
         weights = torch.zeros_like(scores).scatter_(-1, self.chosen, best)
-        return [_maps(weights @ values, features)]
+        return _maps(weights @ values, features)
 
     def _most_similar(self, scores: Tensor) -> Tensor:
         """int64 [hw, top_k] of scores [hw, N]."""
@@ -190,4 +190,4 @@ def _rows(maps: Tensor) -> Tensor:
 
 def _maps(rows: Tensor, features: FrameFeatures) -> Tensor:
     """[K, hw, C] -> [K, C, h, w] of the frame."""
-    return rows.transpose(1, 2).unflatten(2, features.key.shape[-2:])
+    return rows.transpose(1, 2).reshape(len(rows), rows.shape[2], *features.key.shape[-2:])

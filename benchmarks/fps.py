@@ -106,8 +106,10 @@ def run(args: argparse.Namespace) -> int:
     facts = conditions.model(bundle, {**options, **own})
     tracker = trackers.find(bundle)
     sizes = _memory_sizes(tracker, args.memory)
-    # Where every frame is memorised, for the next one at least, all may stay: it costs the same.
-    every = 1 if tracker.memorizes_all else args.memory_every or bundle.memory.every
+    own = {**tracker.setting(own.pop("setting", None)), **own}
+    every = args.memory_every or own.pop("memory_every", None) or bundle.memory.every
+    if tracker.memorizes_all:  # for the next frame at least: that all stay costs the same
+        every = 1
     facts |= {"memory": MEMORY if tracker.grows else "of constant size", "memory every": every}
     facts |= {"repeats": args.repeats, "timed": TIMED}
     facts |= conditions.machine("torch")

@@ -30,7 +30,7 @@ from .options import frame_size, numbers, positive
 from .scene import scene
 
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --checkpoint stm=STM_weights.pth --output gpu.md"
-PACKAGES = ("torch", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python", "triton")
+PACKAGES = ("torch", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python")
 # Smallest IoU with the reference in any frame, and largest difference of J&F.
 LIMITS = {"fp32": (0.98, 0.005), "fp16": (0.90, 0.01)}
 PARITY_OBJECTS = 2

@@ -16,7 +16,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.frames import resize_frame, resize_ids, working_size
 from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
-from vos_deploy.runtime.segmenter import Segmenter
+from vos_deploy.runtime.segmenter import UNLIMITED, Segmenter
 from vos_deploy.video import open_source
 
 from . import conditions, report
@@ -66,12 +66,16 @@ def run(args: argparse.Namespace) -> int:
     network = eager.load_network(bundle, args.checkpoint)
     with Segmenter(args.model, **options) as segmenter, open_source(args.video) as source:
         frames, mask = _clip(itertools.islice(source, args.frames), args.mask, options, bundle)
+        tracker = trackers.find(bundle)
+        given = {**tracker.setting(options.get("setting")), **_typed(options)}
         kept = {
-            "memory_every": options["memory_every"] or bundle.memory.every,
-            "memory_frames": options["memory_frames"] or bundle.memory.frames,
+            "memory_every": given.get("memory_every", bundle.memory.every),
+            "memory_frames": given.get("memory_frames", bundle.memory.frames),
         }
-        names = {option.name for option in trackers.find(bundle).options}
-        own = {name: value for name, value in options.items() if name in names}
+        if kept["memory_frames"] == UNLIMITED:
+            kept["memory_frames"] = None
+        names = {option.name for option in tracker.options}
+        own = {name: value for name, value in given.items() if name in names}
         rows = compare(segmenter, eager.follower(network, **kept, **own), frames, mask)
         facts = {
             **conditions.model(bundle, options),
@@ -120,6 +124,11 @@ def compare(
     if not rows:
         raise InputError("expected at least two frames to compare, found fewer")
     return rows
+
+
+def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given on the command line: a default of None means the model's own."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

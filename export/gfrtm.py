@@ -27,7 +27,7 @@ from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models.gfrtm import GFRTM
 from vos_deploy.models.gfrtm_decoder import WIDTH, first_of, merge, sum_shifted
 
-from .graph import Array, GraphSpec, MethodExport, Run
+from .graph import Array, GraphSpec, MethodExport, Run, Slack
 from .layers import as_frame
 
 MAP = ("h", "w")  # stride 16
@@ -96,8 +96,7 @@ class DecodeShallowGraph(Part):
 class MergeGraph(nn.Module):
     def forward(self, logits: Tensor) -> tuple[Tensor, ...]:
         probabilities, labels = merge(logits)
-        # TensorRT casts to bytes from floats only.
-        return probabilities, labels.float().to(torch.uint8)
+        return probabilities, labels.to(torch.uint8)  # TensorRT casts to bytes from floats only
 
 
 def graphs(model: GFRTM, size: tuple[int, int]) -> dict[str, GraphSpec]:
@@ -212,6 +211,7 @@ def graphs(model: GFRTM, size: tuple[int, int]) -> dict[str, GraphSpec]:
             {"logits": ("K", "H", "W")},
             {"probabilities": ("1+K", "H", "W"), "labels": ("H", "W")},
             {"logits": normal(2, *size, like=torch.float32)},
+            slack={"probabilities": Slack()},
         ),
     }
 

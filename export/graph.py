@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,6 +24,20 @@ Shape = tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
+class Slack:
+    """What need not agree of an output in which rounding may tip a decision: which of many tokens
+    are the best, or what the odds of a probability of nearly 1 are.
+
+    share: of its numbers, those that differ most do not count; None for as many as labels may
+        differ.
+    error: what the others may differ by, where that is more than usual.
+    """
+
+    share: float | None = None
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
 class GraphSpec:
     """One graph of a method.
 
@@ -31,15 +45,14 @@ class GraphSpec:
     inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, H16, ...) as well.
     example: inputs to trace with, by name.
-    ties: share of the elements of an output that need not be equal: where a graph picks the best
-        of many, rounding swaps those that are nearly as good.
+    slack: outputs in which rounding may tip a decision, and what need not agree there.
     """
 
     module: nn.Module
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     example: dict[str, Tensor]
-    ties: float = 0.0
+    slack: dict[str, Slack] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from vos_deploy.models.resnet import BACKBONES
 from vos_deploy.models.stcn import STRIDE, memory_read, others_of
 
 from .functions import memory_read_frames_symbolic
-from .graph import Array, GraphSpec, MethodExport, Run
+from .graph import Array, GraphSpec, MethodExport, Run, Slack
 from .layers import tokens
 from .stcn import MemoryReadGraph, SplitResBlock, estimate, padded_frame
 
@@ -191,7 +191,7 @@ def graphs(model: IMSFR, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "frames": torch.tensor([1, 0, 1]),
                 "top_k": torch.tensor([TOP_K]),
             },
-            ties=0.05,
+            slack={"readout": Slack(share=0.05)},
         ),
         "frame_read": GraphSpec(
             MemoryReadGraph(),

@@ -21,16 +21,15 @@ def tokens(features: Tensor) -> Tensor:
     return features.flatten(2).transpose(1, 2)
 
 
-def object_probabilities(logits: Tensor, image: Tensor, stride: int) -> Tensor:
-    """Logits [K, 1, H'/4, W'/4] of the frame padded to H'xW', multiples of `stride`, to
-    probabilities float32 [K, H, W], each object by itself."""
+def full_size(logits: Tensor, image: Tensor, stride: int) -> Tensor:
+    """Logits [K, 1, H'/4, W'/4] of the frame padded to H'xW', multiples of `stride`, to float32
+    [K, H, W]."""
     height, width = image.shape[:2]
     if stride == 1:
         logits = upsample(logits, (height, width))
     else:  # a padded frame is four times the map: a fixed factor, which TensorRT asks for
         logits = F.interpolate(logits, scale_factor=4.0, mode="bilinear")
-    cropped = crop(logits, padding(height, width, stride), (height, width))
-    return cropped[:, 0].float().sigmoid()
+    return crop(logits, padding(height, width, stride), (height, width))[:, 0].float()
 
 
 def label_map(probabilities: Tensor) -> Tensor:
@@ -40,8 +39,8 @@ def label_map(probabilities: Tensor) -> Tensor:
 
 
 def estimate(logits: Tensor, image: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Logits, as `object_probabilities` takes them, to probabilities float32 [1+K, H, W] and labels
-    uint8 [H, W]."""
-    objects = object_probabilities(logits, image, stride)
+    """Logits, as `full_size` takes them, to probabilities float32 [1+K, H, W] and labels uint8
+    [H, W]."""
+    objects = full_size(logits, image, stride).sigmoid()
     probabilities = aggregated_odds(objects.unsqueeze(0))[0]
     return probabilities, label_map(probabilities)

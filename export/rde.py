@@ -27,7 +27,7 @@ from vos_deploy.models import RDE
 from vos_deploy.models.rde_compress import Compression
 from vos_deploy.models.stcn import STRIDE, Decoder, others_of
 
-from .graph import Array, GraphSpec, MethodExport, Rollout, Run
+from .graph import Array, GraphSpec, MethodExport, Rollout, Run, Slack
 from .layers import tokens
 from .stcn import MemoryReadGraph, SplitResBlock, estimate, padded_frame
 
@@ -153,6 +153,7 @@ def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
                 "memory_value": normal(2 * h * w, 2, value),
                 "top_k": torch.tensor([TOP_K]),
             },
+            slack={"readout": Slack(share=0.01)},
         ),
         "decoder": GraphSpec(
             DecoderGraph(model.decoder, compress),
@@ -245,7 +246,7 @@ def rollout(run: Run, frames: list[Array], masks: Array, compress: bool = True) 
 @dataclass(frozen=True)
 class RDEExport(MethodExport):
     def rollout_for(self, model: RDE) -> Rollout:
-        return partial(self.rollout, compress=model.config["compress"])
+        return partial(rollout, compress=model.config["compress"])
 
 
 EXPORT = RDEExport(

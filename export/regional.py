@@ -13,7 +13,8 @@ import torch
 from onnx import FunctionProto
 from torch import Tensor
 
-from vos_deploy.models.regions import MARGIN, POINTS, THRESHOLD, VALID
+from vos_deploy.models.regions import POINTS, THRESHOLD, VALID
+from vos_deploy.regions import MARGIN
 
 HEADER = '<domain: "vos_deploy", opset_import: ["" : 20]>'
 
@@ -47,7 +48,8 @@ def regional_attention_map() -> FunctionProto:
     """
     return parse(
         f"""{HEADER}
-        RegionalAttentionMap <threshold, points, margin> (masks, rows, columns) => (region, boxes) {{
+        RegionalAttentionMap <threshold, points, margin> (masks, rows, columns)
+            => (region, boxes) {{
             limit = Constant <value_float: float = @threshold> ()
             points_int = Constant <value_int: int = @points> ()
             margin_int = Constant <value_int: int = @margin> ()

@@ -17,9 +17,9 @@ from vos_deploy.manifest import export_command
 from vos_deploy.plan import SUFFIX
 
 from .backends.cuda import Gpu, describe_gpu, import_cuda
-from .engines.builder import EngineBuilder
+from .engines.builder import EngineBuilder, EngineError
 from .engines.library import RUNTIMES, import_runtime
-from .engines.profiles import Limits, dimension_ranges, fixed_to, parse_range, stride_of
+from .engines.profiles import Limits, dimension_ranges, parse_range, with_sides
 
 MAX_OBJECTS = 4
 MEMORY_FRAMES = 20
@@ -80,26 +80,29 @@ def build(
     Raises:
         InputError: an argument does not go with the model, or TensorRT is not installed.
         ModelError: TensorRT cannot parse a graph.
-        VosDeployError: TensorRT cannot build a graph, or the plan cannot be written.
+        EngineError: TensorRT cannot build a graph.
+        VosDeployError: the plan cannot be written.
     """
     _check_buildable(bundle, precision)
     limits = Limits(
         _size(bundle, size),
         _objects(bundle, max_objects),
         memory_frames or max(MEMORY_FRAMES, bundle.memory.frames),
-        stride_of(bundle),
         dict(map(parse_range, ranges)),
     )
     module = import_runtime(runtime)
     gpu = _gpu(module)
     cache = None if gpu is None else timing_cache or _default_cache(module, gpu)
     builder = EngineBuilder(module, cache)
-    graphs, varying = fixed_to(bundle, limits), dimension_ranges(limits)
+    onnx = {name: bundle.read(name) for name in bundle.graphs}
+    graphs = with_sides(bundle.graphs, builder.sides(onnx, bundle.graphs, limits))
+    varying = dimension_ranges(limits)
     engines, profiles = {}, {}
     for name in progress(list(graphs), description="build", unit="graph"):
-        engines[name], profiles[name] = builder.build(
-            name, bundle.read(name), graphs[name], varying
-        )
+        try:
+            engines[name], profiles[name] = builder.build(name, onnx[name], graphs[name], varying)
+        except EngineError as error:
+            raise _with_hint(error, bundle, limits.size) from error
     built = replace(
         bundle,
         graphs=graphs,
@@ -119,6 +122,15 @@ def build(
         ),
     )
     return built.save_plan(output, engines)
+
+
+def _with_hint(error: EngineError, bundle: Bundle, size: Size) -> EngineError:
+    """A graph of any size holds more than one of a fixed size does, and more that can go wrong."""
+    if bundle.size is not None:
+        return error
+    option = "--size {}x{}".format(*size)
+    command = export_command(bundle.folder, bundle.method, option)
+    return EngineError(f"{error}; it may build if the model is exported for this size: {command}")
 
 
 def _check_buildable(bundle: Bundle, precision: str | None) -> None:

@@ -18,7 +18,7 @@ FORBIDDEN = {
 }
 NOTHING_IMPORTS = "vos_deploy.benchmarks"
 ENGINES = ["torch", "onnx", "onnxscript", "onnxruntime"]
-ENGINES += ["tensorrt", "tensorrt_rtx", "pycuda", "cuda", "triton"]
+ENGINES += ["tensorrt", "tensorrt_rtx", "pycuda", "cuda"]
 # The public class is looked up lazily there, so that `import vos_deploy` stays light.
 LAZY = {(ROOT / "vos_deploy" / "__init__.py", "vos_deploy.runtime")}
 

@@ -48,7 +48,7 @@ def test_command_lines_are_understood(command: str) -> None:
     if program == "python":
         program = arguments[1].removeprefix("vos_deploy.")
         arguments = arguments[2:]
-    if program in ("export", "train"):
+    if program in ("export", "train", "train.data"):
         pytest.importorskip("torch")
     if program == "vos-deploy-run":
         from vos_deploy.runtime.run import parser
@@ -57,7 +57,13 @@ def test_command_lines_are_understood(command: str) -> None:
     elif program == "export":
         from vos_deploy.export.cli import parser
     elif program == "train":
+        # The options there are depend on the method.
         from vos_deploy.train.cli import parser
+
+        parser(arguments).parse_args([a for a in arguments if a != "..."])
+        return
+    elif program == "train.data":
+        from vos_deploy.train.data.check import parser
     else:
         assert program == "benchmarks", command
         from vos_deploy.benchmarks.cli import make_parser as parser

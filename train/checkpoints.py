@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 # Options that may change when a run goes on without its clips or its learning being others.
 FREE = {"output", "workers", "threads", "save_every", "pictures_every", "half", "initial",
-        "imagenet", "align_keys", "target_cache"}  # fmt: skip
+        "imagenet", "imagenet_value", "align_keys", "target_cache"}  # fmt: skip
 
 
 def save(path: Path, state: dict[str, Any], final: Network, options: Options, stage: str) -> None:

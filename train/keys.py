@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vos_deploy.models import STM
+from vos_deploy.models.rde_compress import Compression
+from vos_deploy.models.stcn import KeyEncoder, normalize
 
 from .data.mixture import Sample
 
@@ -63,13 +65,10 @@ def align_keys(
         query.append(tokens(parts.query_trunk(frame)[0]))
         memory.append(tokens(parts.memory_trunk(frame, masks)))
     features = torch.cat(query)
-    mean = features.mean(0)
-    variance, components = torch.linalg.eigh(torch.cov((features - mean).T))
     dims = parts.query_key.out_channels
-    scale = (sharpness / dims**0.5) ** 0.5
-    projection = scale * components[:, -dims:] / variance[-dims:].sqrt()
-    keys = (features - mean) @ projection
-    set_pointwise(parts.query_key, projection, -mean @ projection)
+    projection, bias = whitening(features, dims, (sharpness / dims**0.5) ** 0.5)
+    keys = features @ projection + bias
+    set_pointwise(parts.query_key, projection, bias)
 
     inputs = torch.cat(memory)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], 1)
@@ -78,6 +77,54 @@ def align_keys(
     set_pointwise(parts.memory_key, fitted[:-1], fitted[-1])
     unexplained = (inputs @ fitted - keys).var() / keys.var()
     logger.info("keys aligned, %.0f%% of the query key explained", 100 * (1 - unexplained))
+
+
+@torch.no_grad()
+def align_shared_key(
+    encoder: KeyEncoder,
+    head: nn.Conv2d,
+    clips: Dataset[Sample],
+    samples: int = 300,
+    sharpness: float = 8.0,
+) -> None:
+    """The same where one key serves as query and memory key and similarity is the negative squared
+    distance (RDE-VOS, IMSFR): `head` becomes the whitened principal components of f16, scaled so
+    that a position scores `sharpness` more with itself than with another on average.
+    """
+    features = torch.cat(
+        [tokens(encoder(normalize(clips[i].tensors["frames"][:1]))[0]) for i in range(samples)]
+    )
+    dims = head.out_channels
+    set_pointwise(head, *whitening(features, dims, (sharpness / (2 * dims**0.5)) ** 0.5))
+    logger.info("keys aligned")
+
+
+@torch.no_grad()
+def compress_to_mean(compression: Compression, faint: float = 0.05) -> None:
+    """Let the compression of RDE-VOS give about the mean of the old embedding and the new frame.
+
+    Otherwise its keys match nothing at first, and what it is read for is noise.
+    """
+    for branch, squeeze in (
+        (compression.key_encoder, compression.compress_key),
+        (compression.value_encoder, compression.compress_value),
+    ):
+        nn.init.zeros_(branch.non_local.W.weight)
+        assert branch.non_local.W.bias is not None and squeeze.bias is not None
+        nn.init.zeros_(branch.non_local.W.bias)
+        branch.conv1.conv1.weight.mul_(faint)
+        squeeze.weight.mul_(faint)
+        squeeze.weight[:, :, :, 1, 1] += 0.5 * torch.eye(len(squeeze.weight))[..., None]
+        nn.init.zeros_(squeeze.bias)
+
+
+def whitening(features: Tensor, dims: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Matrix [C, dims] and bias [dims] that turn features [N, C] into their largest principal
+    components, of variance `scale` squared."""
+    mean = features.mean(0)
+    variance, components = torch.linalg.eigh(torch.cov((features - mean).T))
+    projection = scale * components[:, -dims:] / variance[-dims:].sqrt()
+    return projection, -mean @ projection
 
 
 def tokens(features: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from vos_deploy.errors import InputError
 from vos_deploy.masks import overlay
 from vos_deploy.models import Network
 
@@ -168,8 +169,11 @@ class Trainer:
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + value.item() / options.accumulate
             if pictures and last:
+                # Looking must not change what follows.
+                random = random_state()
                 with self.autocast():
                     self.picture = self.task.pictures(batch)
+                restore_random_state(random)
         if options.clip_gradient:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.task.model.parameters(), options.clip_gradient)
@@ -205,8 +209,12 @@ class Trainer:
             # Its own generator: making the loader leaves the random state of the run alone.
             generator=torch.Generator(),
         )
-        for sample in loader:
-            yield sample.tensors, sample.bad
+        try:
+            for sample in loader:
+                yield sample.tensors, sample.bad
+        except InputError as error:
+            # One from a worker comes with its traceback, what it says in the last line.
+            raise InputError(str(error).splitlines()[-1].rpartition("InputError: ")[2]) from None
 
     def save(self) -> None:
         """Every process takes part; the first one writes."""

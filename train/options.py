@@ -154,7 +154,7 @@ class Options:
 
 def kind(options: type[Options], name: str) -> tuple[type, bool]:
     """Type of one value of a field, and whether it holds several."""
-    hint = _hints(options)[name]
+    hint = _hints(typing.cast(Any, options))[name]
     if typing.get_origin(hint) is tuple:
         return typing.get_args(hint)[0], True
     if isinstance(hint, types.UnionType):
@@ -163,7 +163,7 @@ def kind(options: type[Options], name: str) -> tuple[type, bool]:
 
 
 @functools.cache
-def _hints(options: type[Options]) -> dict[str, Any]:
+def _hints(options: type) -> dict[str, Any]:
     return typing.get_type_hints(options)
 
 

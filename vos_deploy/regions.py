@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+# Pixels per token.
 STRIDE = 16
+# How far an object's box is grown, in pixels.
+MARGIN = 64
 
 Indices = NDArray[np.int32]
 

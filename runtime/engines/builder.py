@@ -15,7 +15,15 @@ from vos_deploy.masks import replacing
 
 from .library import Log
 from .monitor import monitor
-from .profiles import Range, shape_profile, value_profile
+from .profiles import (
+    Limits,
+    Range,
+    dimension_ranges,
+    names,
+    shape_profile,
+    value_profile,
+    with_sides,
+)
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -24,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 # What a layer may use while it runs. A large read of the memory wants hundreds of MiB.
 WORKSPACE = 4 * 2**30
+
+
+class EngineError(VosDeployError):
+    """TensorRT understands a graph and cannot build it."""
 
 
 class EngineBuilder:
@@ -39,16 +51,42 @@ class EngineBuilder:
         self._log = Log(module)
         self._builder: trt.Builder = module.Builder(self._log.native)
 
+    def sides(
+        self, contents: Mapping[str, bytes], graphs: Mapping[str, Graph], limits: Limits
+    ) -> dict[str, int]:
+        """All sides that follow from the size of the frame, by the names of the dimensions.
+
+        They are what TensorRT makes of the graphs, one after the other: how a model pads a frame is
+        its own affair.
+        """
+        known = dict(zip(("H", "W"), limits.size, strict=True))
+        varying = dimension_ranges(limits).keys()
+        waiting = dict(graphs)
+        while ready := [
+            name for name, g in waiting.items() if names(g.inputs) <= known.keys() | varying
+        ]:
+            for name in ready:
+                graph = waiting.pop(name)
+                if names(graph.outputs) <= known.keys() | varying:
+                    continue
+                network = self._parse(name, contents[name])
+                self._set_shapes(network, with_sides({name: graph}, known)[name])
+                specs = {spec.name: spec for spec in graph.outputs}
+                for index in range(network.num_outputs):
+                    tensor = network.get_output(index)
+                    for side, found in zip(specs[tensor.name].shape, tensor.shape, strict=True):
+                        if isinstance(side, str) and side not in varying and found >= 0:
+                            known.setdefault(side, found)
+        return known
+
     def build(
         self, name: str, onnx: bytes, graph: Graph, ranges: Mapping[str, Range]
     ) -> tuple[bytes, dict[str, Profile]]:
         """The serialized engine of a graph, and what its inputs that vary may be.
 
-        Raises ModelError with the words of the parser, and VosDeployError with those of the
-        builder.
+        Raises ModelError with the words of the parser, and EngineError with those of the builder.
         """
-        network = self._builder.create_network(_network_flags(self._module))
-        self._parse(name, onnx, network)
+        network = self._parse(name, onnx)
         profile = self._builder.create_optimization_profile()
         profiles = self._fill(profile, network, graph, ranges)
         config = self._builder.create_builder_config()
@@ -62,17 +100,18 @@ class EngineBuilder:
         if watch.cancelled:
             raise KeyboardInterrupt
         if engine is None:
-            raise VosDeployError(
+            raise EngineError(
                 f"{self._module.__name__} {self._module.__version__} cannot build the graph "
                 f"{name!r}: {self._log.drain()}"
             )
         self._save_cache(config)
         return bytes(memoryview(engine)), profiles
 
-    def _parse(self, name: str, onnx: bytes, network: trt.INetworkDefinition) -> None:
+    def _parse(self, name: str, onnx: bytes) -> trt.INetworkDefinition:
+        network = self._builder.create_network(_network_flags(self._module))
         parser: trt.OnnxParser = self._module.OnnxParser(network, self._log.native)
         if parser.parse(onnx):
-            return
+            return network
         found = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
         raise ModelError(
             f"{self._module.__name__} {self._module.__version__} cannot parse the graph {name!r}: "
@@ -87,12 +126,11 @@ class EngineBuilder:
         ranges: Mapping[str, Range],
     ) -> dict[str, Profile]:
         """Set the ranges of all inputs; return those that vary."""
+        self._set_shapes(network, graph)
         specs = {spec.name: spec for spec in graph.inputs}
         profiles = {}
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
-            if tensor.name not in specs:
-                raise ModelError(f"the ONNX graph has an input {tensor.name!r} not in the manifest")
             spec = specs[tensor.name]
             if tensor.is_shape_tensor:
                 profiles[spec.name] = value_profile(spec, ranges)
@@ -100,11 +138,31 @@ class EngineBuilder:
             elif (shapes := shape_profile(spec, ranges)) is not None:
                 profiles[spec.name] = shapes
                 profile.set_shape(spec.name, *shapes)
-            else:
-                # A graph of any size still has names where the plan has numbers.
-                fixed = tuple(int(side) for side in spec.shape)
-                profile.set_shape(spec.name, fixed, fixed, fixed)
+        self._check_outputs(network, graph)
         return profiles
+
+    def _set_shapes(self, network: trt.INetworkDefinition, graph: Graph) -> None:
+        """Give the inputs the shapes of the manifest; what varies is left open."""
+        specs = {spec.name: spec for spec in graph.inputs}
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            if tensor.name not in specs:
+                raise ModelError(f"the ONNX graph has an input {tensor.name!r} not in the manifest")
+            shape = specs[tensor.name].shape
+            tensor.shape = tuple(-1 if isinstance(side, str) else side for side in shape)
+
+    def _check_outputs(self, network: trt.INetworkDefinition, graph: Graph) -> None:
+        """Raise ModelError if the inputs lead to other shapes than the manifest says."""
+        specs = {spec.name: spec for spec in graph.outputs}
+        for index in range(network.num_outputs):
+            tensor = network.get_output(index)
+            shape = specs[tensor.name].shape if tensor.name in specs else ()
+            for side, found in zip(shape, tensor.shape, strict=False):
+                if isinstance(side, int) and found not in (side, -1):
+                    raise ModelError(
+                        f"output {tensor.name!r} is {list(tensor.shape)}, and by the manifest it "
+                        f"is {list(shape)}: dimensions of the same name are not the same size"
+                    )
 
     def _load_cache(self, config: trt.IBuilderConfig) -> None:
         if self._cache is None:

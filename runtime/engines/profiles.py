@@ -2,66 +2,52 @@
 
 Everything is read from the manifest, by the names that graphs declare their dimensions with:
 
-    K, G            objects, and objects that share a memory: 1 to the most that are asked for
-    1+K             objects and background
+    K, G, 1+K       objects, objects that share a memory, objects and background
     N               memory tokens: those of 1 to the most memory frames
     S               memory frames chosen among those held
-    H, W            the frame; h, w, h8, w8, ..., H16, W16 and hw follow from it
+    Q, R            tokens of the frame and of the memory inside the boxes of an object
+    H, W            the frame, of one size per plan; other names are sides that follow from it
 
-The frame has one size per plan. TensorRT tunes a profile for one size and runs others slower, and
-reserves memory for the largest; a plan for the size that is used costs nothing of that.
+TensorRT tunes a profile for one size and runs others slower, and reserves memory for the largest; a
+plan for the size that is used costs nothing of that.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil
 
-from vos_deploy.bundle import Bundle, Graph, TensorSpec
+from vos_deploy.bundle import Graph, TensorSpec
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.frames import Size
 from vos_deploy.manifest import Profile
 
+# Of the features that are tokens of the memory.
 STRIDE = 16
 
 # Smallest, usual and largest.
 Range = tuple[int, int, int]
 
 # Inputs whose value decides on shapes, by name.
-VALUES: dict[str, Range] = {"top_k": (1, 50, 128)}
+VALUES: dict[str, Range] = {"top_k": (1, 20, 50)}
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a plan has room for.
 
-    stride: the graphs pad the frame to multiples of this; maps are those of the padded frame.
     ranges: of single dimensions or values by name, for whoever knows better than the table.
     """
 
     size: Size
     max_objects: int
     memory_frames: int
-    stride: int
-    ranges: Mapping[str, Range]
-
-
-def stride_of(bundle: Bundle) -> int:
-    """What the graphs of a model pad the frame to."""
-    return int(bundle.config.get("stride", STRIDE))
-
-
-def frame_dimensions(size: Size, stride: int) -> dict[str, int]:
-    """The dimensions that follow from the size of the frame, by their names."""
-    padded = [stride * ceil(side / stride) for side in size]
-    sides = {"H": size[0], "W": size[1], "H16": padded[0], "W16": padded[1]}
-    for scale, suffix in ((16, ""), (8, "8"), (4, "4")):
-        sides |= {f"h{suffix}": ceil(padded[0] / scale), f"w{suffix}": ceil(padded[1] / scale)}
-    return {**sides, "hw": sides["h"] * sides["w"]}
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 def dimension_ranges(limits: Limits) -> dict[str, Range]:
     """The dimensions that vary within a plan, by name."""
-    tokens = frame_dimensions(limits.size, limits.stride)["hw"]
+    height, width = (ceil(side / STRIDE) for side in limits.size)
+    tokens = height * width
     objects = (1, min(2, limits.max_objects), limits.max_objects)
     frames = (1, min(5, limits.memory_frames), limits.memory_frames)
     smallest, usual, largest = frames
@@ -71,13 +57,15 @@ def dimension_ranges(limits: Limits) -> dict[str, Range]:
         "1+K": (2, 1 + objects[1], 1 + objects[2]),
         "N": (tokens * smallest, tokens * usual, tokens * largest),
         "S": frames,
+        "Q": (1, ceil(tokens / 4), tokens),
+        "R": (1, ceil(tokens * usual / 4), tokens * largest),
         **limits.ranges,
     }
 
 
-def fixed_to(bundle: Bundle, limits: Limits) -> dict[str, Graph]:
-    """The graphs with the size of the frame put into their shapes; the rest keeps its names."""
-    sides = frame_dimensions(limits.size, limits.stride)
+def with_sides(graphs: Mapping[str, Graph], sides: Mapping[str, int]) -> dict[str, Graph]:
+    """The graphs with sides of the frame put into their shapes; other dimensions keep their
+    names."""
 
     def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
         return tuple(
@@ -86,8 +74,13 @@ def fixed_to(bundle: Bundle, limits: Limits) -> dict[str, Graph]:
 
     return {
         name: replace(graph, inputs=fixed(graph.inputs), outputs=fixed(graph.outputs))
-        for name, graph in bundle.graphs.items()
+        for name, graph in graphs.items()
     }
+
+
+def names(specs: Iterable[TensorSpec]) -> set[str]:
+    """The dimensions that go by a name."""
+    return {side for spec in specs for side in spec.shape if isinstance(side, str)}
 
 
 def shape_profile(spec: TensorSpec, ranges: Mapping[str, Range]) -> Profile | None:

@@ -7,12 +7,14 @@ from .base import Option, Tracker
 from .gfrtm import GFRTM
 from .imsfr import IMSFR
 from .rde import RDE
+from .rmnet import RMNet
 from .stm import STM
 
 __all__ = ["TRACKERS", "Option", "Tracker", "find"]
 
 TRACKERS: dict[str, type[Tracker]] = {
     "stm": STM,
+    "rmnet": RMNet,
     "rde": RDE,
     "imsfr": IMSFR,
     "gfrtm": GFRTM,

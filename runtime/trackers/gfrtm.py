@@ -64,6 +64,7 @@ class GFRTM(Tracker):
         *("f8", "f32", "template", "gate", "score"),
         *("decode_deep", "decode_reuse", "decode_shallow", "merge"),
     )
+    grows = False
     options = (
         Option(
             "reuse_threshold",

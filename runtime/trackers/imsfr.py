@@ -3,7 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -111,7 +111,7 @@ class IMSFR(SharedKeys[Memory]):
         Option("top_k", int, 4, "most similar memory positions that count, per query position"),
         Option("seed", int, 0, "of the random share of the sample; every video starts from it"),
     )
-    settings = {
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "davis2016": {"memory_every": 6, "sampling": "davis2016", "top_k": 12},
         "davis2017": {"memory_every": 6, "sampling": "davis2017", "top_k": 4},
         "youtube": {"memory_every": 3, "sampling": "youtube", "top_k": 20},
@@ -154,10 +154,10 @@ class IMSFR(SharedKeys[Memory]):
         return MemoryState(state.frames, state.capacity, held, state.evicts)
 
     def new_memory(self, objects: int) -> Memory:
-        key = self.features["query_key"]
-        row = (self.hw, objects * self.value_channels)
-        bank = MemoryBank(self.backend, key.shape, row, key.dtype, self.policy.frames)
-        return Memory(self.backend, bank, row, key.dtype)
+        dtype = self.features["query_key"].dtype
+        key, value = ((self.hw, c) for c in (self.key_channels, objects * self.value_channels))
+        bank = MemoryBank(self.backend, key, value, dtype, self.policy.frames)
+        return Memory(self.backend, bank, value, dtype)
 
     def allocate(self) -> None:
         super().allocate()
@@ -192,7 +192,7 @@ class IMSFR(SharedKeys[Memory]):
     def read(self, group: Group[Memory]) -> None:
         bank = group.memory.bank
         keys, slots = bank.keys, group.slots
-        values = bank.values.reshape((keys.shape[0], group.objects, self.value_channels))
+        values: Array = bank.values.reshape((keys.shape[0], group.objects, self.value_channels))
         self.backend.run(
             "memory_read",
             {

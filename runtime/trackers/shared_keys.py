@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class SharedKeys(Tracker, Generic[M]):
     Below, h x w is the feature grid at stride 16, hw = h * w, K objects, G those of a group.
     """
 
-    graphs = ("encoder", "memorize", "memory_read", "decoder")
+    graphs: ClassVar[tuple[str, ...]] = ("encoder", "memorize", "memory_read", "decoder")
 
     def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
         super().__init__(backend, size, policy)
@@ -65,7 +65,7 @@ class SharedKeys(Tracker, Generic[M]):
             self._sides |= {f"h{suffix}": height // stride, f"w{suffix}": width // stride}
         self.features = self.outputs("encoder")
         self.key_channels = self.features["query_key"].shape[-1]
-        *_, self.value_channels = backend.bundle.output("memory_read", "readout").shape
+        self.value_channels = int(backend.bundle.output("memory_read", "readout").shape[-1])
         self.groups: list[Group[M]] = []
         self._pending: list[int] = []  # objects of the groups to be made by `allocate`
         self._encoded = -1  # the frame that `features` are of

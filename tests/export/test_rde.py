@@ -15,7 +15,8 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.export import rde
 from vos_deploy.export.cli import main
 from vos_deploy.export.export import Options, export_graphs
-from vos_deploy.export.verify import relative_error
+from vos_deploy.export.graph import GraphSpec
+from vos_deploy.export.verify import Arrays, relative_error
 from vos_deploy.models import RDE, create, load_model
 
 TOP_K = {"top_k": (1, 40, 1000)}
@@ -49,6 +50,13 @@ def model(checkpoint: Path) -> Path:
     return folder
 
 
+def in_pytorch(spec: GraphSpec, inputs: Arrays) -> Arrays:
+    with torch.inference_mode():
+        result = spec.module(*(torch.from_numpy(inputs[name]) for name in spec.inputs))
+    result = result if isinstance(result, tuple) else (result,)
+    return dict(zip(spec.outputs, (tensor.numpy() for tensor in result), strict=True))
+
+
 def session(model: Path, graph: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model / f"{graph}.onnx")
 
@@ -77,12 +85,8 @@ def test_any_size_and_any_number_of_objects(
     sessions = {name: session(model, name) for name in GRAPHS}
     worst = dict.fromkeys(GRAPHS, 0.0)
 
-    def run(graph: str, inputs: dict[str, Any]) -> dict[str, Any]:
-        tensors = (torch.from_numpy(inputs[name]) for name in specs[graph].inputs)
-        with torch.inference_mode():
-            result = specs[graph].module(*tensors)
-        result = result if isinstance(result, tuple) else (result,)
-        expected = dict(zip(specs[graph].outputs, (t.numpy() for t in result), strict=True))
+    def run(graph: str, inputs: Arrays) -> Arrays:
+        expected = in_pytorch(specs[graph], inputs)
         found = sessions[graph].run(list(expected), inputs)
         for name, array in zip(expected, found, strict=True):
             if name != "labels":
@@ -144,20 +148,13 @@ def test_first_stage_has_no_compression() -> None:
     assert specs.keys() == GRAPHS - {"compress"}
     called = set()
 
-    def run(graph: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def run(graph: str, inputs: Arrays) -> Arrays:
         called.add(graph)
-        with torch.inference_mode():
-            result = specs[graph].module(
-                *(torch.from_numpy(inputs[n]) for n in specs[graph].inputs)
-            )
-        result = result if isinstance(result, tuple) else (result,)
-        return dict(zip(specs[graph].outputs, (t.numpy() for t in result), strict=True))
+        return in_pytorch(specs[graph], inputs)
 
-    rng = np.random.default_rng(0)
-    frames = list(rng.integers(0, 256, (3, 64, 96, 3), np.uint8))
-    rde.EXPORT.rollout_for(model)(
-        run, frames, np.eye(1, 64 * 96, dtype=np.float32).reshape(1, 64, 96)
-    )
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8))
+    masks = np.zeros((1, 64, 96), np.float32)
+    assert rde.EXPORT.rollout_for(model)(run, frames, masks).shape == (2, 64, 96)
     assert called == specs.keys()
 
 

@@ -17,7 +17,6 @@ from tests import golden
 from tests.golden import error, needs_golden
 from vos_deploy.export.functions import DOMAIN, OPSET, add_functions
 from vos_deploy.models.regions import (
-    MARGIN,
     POINTS,
     THRESHOLD,
     VALID,
@@ -26,6 +25,7 @@ from vos_deploy.models.regions import (
     region_map,
 )
 from vos_deploy.models.rmnet import regional_memory_read
+from vos_deploy.regions import MARGIN
 
 Array = NDArray[Any]
 F32, F16, I64, I32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32

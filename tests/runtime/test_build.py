@@ -16,6 +16,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.runtime import build as build_module
 from vos_deploy.runtime.backends.cuda import Gpu
 from vos_deploy.runtime.build import build, main
+from vos_deploy.runtime.engines.builder import EngineError
 
 HERE = ("--runtime", "tensorrt_rtx")
 
@@ -124,6 +125,9 @@ class TestGpuAndCache:
             def __init__(self, module: Any, timing_cache: Path | None) -> None:
                 caches.append(timing_cache)
 
+            def sides(self, *arguments: Any) -> dict[str, int]:
+                return {}
+
             def build(self, name: str, onnx: bytes, graph: Any, ranges: Any) -> Any:
                 return name.encode(), {}
 
@@ -143,6 +147,14 @@ class TestGpuAndCache:
         plan, _ = built()
         assert (plan.engine.gpu, plan.engine.compute_capability) == ("NVIDIA L4", "8.9")
         assert (plan.engine.max_objects, plan.engine.memory_frames) == (4, 20)
+
+    def test_build_that_fails_says_what_may_help(self, built, monkeypatch):
+        def fails(self: Any, *arguments: Any) -> Any:
+            raise EngineError("cannot build the graph 'encoder': Myelin")
+
+        monkeypatch.setattr(build_module.EngineBuilder, "build", fails)
+        with pytest.raises(EngineError, match=r"Myelin; it may .*export .* --size 32x48 --output"):
+            built()
 
     def test_cache_lies_where_the_user_keeps_such_things(self, built, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))

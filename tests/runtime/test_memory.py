@@ -85,6 +85,17 @@ def test_temporary_frames_cost_a_full_bank_one_committed_frame_only() -> None:
     assert sorted(held(bank)) == [0, 3, 7, 8]
 
 
+def test_order_is_that_of_time() -> None:
+    bank, contents = make_bank(3), []
+    for frame in range(6):
+        write(bank, frame, keep=True)
+        contents.append([held(bank)[slot] for slot in bank.order])
+    assert contents == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
+    write(bank, 6, keep=False)
+    write(bank, 7, keep=True)
+    assert [held(bank)[slot] for slot in bank.order] == [0, 5, 7]
+
+
 def test_room_for_one_frame() -> None:
     bank = make_bank(1)
     assert bank.keeps_only_first

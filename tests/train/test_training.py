@@ -121,6 +121,8 @@ def test_two_processes_give_the_gradients_of_one(davis: Path, tmp_path: Path) ->
     output = ["--batch", "1", "--output", str(tmp_path / "two")]
     command = [*torchrun, "-m", "vos_deploy.train", *NARROW, *QUICK, *options, *output]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    state = torch.load(tmp_path / "two/last.pth", weights_only=True)
+    assert len(state["random"]) == 2  # of each process
     two = load_checkpoint(tmp_path / "two/last.pth").state_dict
     one = train(tmp_path / "one", davis, 2)
     for key in one:
@@ -217,6 +219,20 @@ def test_bad_files_are_listed_beside_the_checkpoints(
     assert 1 <= len(broken) <= 4
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_set_where_everything_is_bad_ends_with_a_sentence(
+    workers: str, stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(stills, root)
+    for path in (root / "image").iterdir():
+        path.write_bytes(b"no picture")
+    arguments = ["--stills", str(root), "--output", str(tmp_path / "run"), "--iterations", "2"]
+    assert main([*NARROW, *QUICK, *arguments, "--workers", workers]) == 2
+    printed = capsys.readouterr().err
+    assert f"error: {root}: 100 draws gave no clip" in printed and "Traceback" not in printed
+
+
 def test_weight_decay_of_a_group_and_frozen_parameters(
     davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +247,18 @@ def test_weight_decay_of_a_group_and_frozen_parameters(
     train(tmp_path / "run", davis, 1, "--weight-decay", "0.1")
     state = torch.load(tmp_path / "run/last.pth", weights_only=True)["optimizer"]
     assert [group["weight_decay"] for group in state["param_groups"]] == [0.1, 0.0]
+
+
+def test_mixed_precision(davis: Path, tmp_path: Path) -> None:
+    """The first loss is that of single precision; the scaler of fp16 is kept for going on."""
+    for amp in ("none", "bf16", "fp16"):
+        train(tmp_path / amp, davis, 2, "--amp", amp)
+    first = [losses(tmp_path / amp)[0] for amp in ("none", "bf16", "fp16")]
+    assert first[1] == pytest.approx(first[0], rel=0.02)
+    assert first[2] == pytest.approx(first[0], rel=0.005)
+    scalers = [torch.load(tmp_path / f"{amp}/last.pth", weights_only=True)["scaler"]
+               for amp in ("none", "fp16")]  # fmt: skip
+    assert scalers[0] == {} and scalers[1]["scale"] > 0
 
 
 def test_picture_of_a_clip() -> None:

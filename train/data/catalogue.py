@@ -82,8 +82,8 @@ DATA_SETS = (
         "COCO",
         "--stills",
         "cocodataset.org",
-        "image/ and mask/ with one id per instance, drawn from its annotations (instances, not "
-        "stuff)",
+        "train2017/ and annotations/instances_train2017.json, of which --draw-coco makes "
+        "masks_train2017/ with one id per instance",
         "annotations CC BY 4.0, pictures by Flickr's terms",
         "stm pretrain; rmnet pretrain",
     ),

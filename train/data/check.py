@@ -10,6 +10,7 @@ from vos_deploy.commands import make_parser, progress, run_command
 from vos_deploy.errors import InputError
 
 from .catalogue import DATA_SETS
+from .coco import draw_masks
 from .files import VOID, BadFile, BadFiles, read_flow, read_pair
 from .layouts import Pair, find_pairs, find_videos
 
@@ -29,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
             help="as for python -m vos_deploy.train",
         )  # fmt: skip
     result.add_argument("--flow-folder", help="folder of .flo files beside JPEGImages, to check")
+    result.add_argument(
+        "--draw-coco", type=Path, metavar="FOLDER", help="write masks of COCO's instances and stop"
+    )
     result.add_argument("--read", action="store_true", help="open every file, not only count them")
     result.add_argument("--list", type=Path, help="write the names of all bad files to this file")
     return result
@@ -92,6 +96,9 @@ def read_all(pairs: Sequence[Pair], bad: BadFiles) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     def command(arguments: Sequence[str]) -> int:
         args = parser().parse_args(arguments)
+        if args.draw_coco:
+            print(f"{args.draw_coco}: {draw_masks(args.draw_coco)} masks")
+            return 0
         if not any((args.stills, args.davis, args.youtube, args.bl30k)):
             print(catalogue())
             return 0

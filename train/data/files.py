@@ -44,8 +44,9 @@ class BadFiles:
         # Names in the order they were found; a dict keeps it and finds fast.
         self.found: dict[str, dict[str, None]] = defaultdict(dict)
         # A run that goes on finds the same ones again.
-        known = report is not None and report.is_file()
-        self.written = set(report.read_text(encoding="utf-8").splitlines()) if known else set()
+        self.written: set[str] = set()
+        if report is not None and report.is_file():
+            self.written = set(report.read_text(encoding="utf-8").splitlines())
 
     def add(self, kind: str, path: Path | str) -> None:
         if str(path) in self.found[kind]:

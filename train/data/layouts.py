@@ -25,6 +25,7 @@ PAIR_FOLDERS = (
     ("JPEGImages", "SegmentationObject"),  # PASCAL VOC
     ("images/training", "annotations/training"),  # ADE20K
     ("HRSOD_train", "HRSOD_train_mask"),
+    ("train2017", "masks_train2017"),  # COCO, masks by coco.draw_masks
 )
 # Without folders: picture and mask side by side, told apart by their names' ends.
 SIDE_BY_SIDE = (
@@ -60,8 +61,8 @@ def _pair_folders(images: Path, masks: Path, bad: BadFiles) -> list[Pair]:
     by_stem = {path.stem: path for path in masks.iterdir()}
     pictures = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
     pairs = [(path, by_stem[stem]) for stem, path in pictures.items() if stem in by_stem]
-    # PASCAL VOC has masks for a sixth of its pictures: not worth a word.
-    if masks.name != "SegmentationObject":
+    # PASCAL VOC has masks for a sixth of its pictures, COCO for most: not worth a word.
+    if masks.name not in ("SegmentationObject", "masks_train2017"):
         for stem, path in pictures.items():
             if stem not in by_stem:
                 bad.add("picture without a mask", path)

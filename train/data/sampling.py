@@ -149,9 +149,11 @@ class VideoClips:
         return indices[::-1] if rng.random() < self.options.reverse else indices
 
     def flow(self, video: Video, before: int, now: int) -> Flow:
-        """Flow of frame `now` to `before`, an earlier one."""
+        """Flow of frame `now` to `before`, an earlier one or, in a short video, itself."""
         folder = flow_folder(video, self.options)
         flow = read_flow(folder / f"{video.frames[now][0].stem}.flo")
+        if now == before:
+            return np.zeros_like(flow)
         between = range(now - 1, before, -1) if self.options.flow_compose else ()
         for index in between:
             earlier = read_flow(folder / f"{video.frames[index][0].stem}.flo")

@@ -1,8 +1,10 @@
+# ruff: noqa: RUF009 (option() makes a field)
 """IMSFR (Dang et al., TIP 2023): stage 0 on still images, then 1 and 2 (with BL30K) or 3."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..options import Options, option
@@ -11,6 +13,21 @@ from .stage import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, Stage, Training, stcn_ski
 
 @dataclass(frozen=True)
 class IMSFROptions(Options):
+    backbone: str = option(
+        "resnet101", "of the key encoder", "network",
+        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
+    )  # fmt: skip
+    imagenet_value: Path | None = option(
+        None,
+        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
+        "encoder is a ResNet-18 too",
+        "network",
+    )
+    dim: int = option(512, "channels of keys and values, a multiple of 16", "network")
+    decoder_width: int = option(512, "channels of the decoder", "network")
+    align_keys: bool = option(
+        False, "before the first step, set the key head so that like looks match", "network"
+    )
     second_mask: bool = option(
         False,
         "train the gate mask2 on the second object, as the release does; it is not used at test "

@@ -6,12 +6,20 @@ from vos_deploy.errors import InputError
 
 from .base import Batch, Losses, Task
 from .gfrtm import GFRTMTask
+from .imsfr import IMSFRTask
+from .rde import RDETask
 from .rmnet import RMNetTask
 from .stm import STMTask
 
 __all__ = ["TASKS", "Batch", "Losses", "Task", "find_task"]
 
-TASKS: dict[str, type[Task]] = {"stm": STMTask, "rmnet": RMNetTask, "gfrtm": GFRTMTask}
+TASKS: dict[str, type[Task]] = {
+    "stm": STMTask,
+    "rmnet": RMNetTask,
+    "rde": RDETask,
+    "imsfr": IMSFRTask,
+    "gfrtm": GFRTMTask,
+}
 
 
 def find_task(method: str) -> type[Task]:

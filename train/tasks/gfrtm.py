@@ -90,7 +90,7 @@ class GFRTMTask(Task):
     def load_imagenet(self) -> None:
         assert self.options.imagenet is not None
         learnt = ("res5",) if self.options.learn_deepest else ()
-        load_imagenet(self.model.trunk, self.options.imagenet, learnt)
+        load_imagenet(self.model.trunk, self.options.imagenet, learnt=learnt)
 
     def load_initial(self, state: dict[str, Tensor]) -> None:
         """The official release leaves its trunk to torchvision: then `--imagenet` holds it."""

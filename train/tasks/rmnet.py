@@ -12,9 +12,10 @@ from vos_deploy.errors import InputError
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.reference import crop, pad_to_stride
-from vos_deploy.models.regions import STRIDE, flow_warp
+from vos_deploy.models.regions import flow_warp
 from vos_deploy.models.rmnet import RMNet, memory_region, normalize, query_region
 from vos_deploy.models.stm import upsample
+from vos_deploy.regions import STRIDE
 
 from ..data.mixture import Sample
 from ..keys import KeyParts, align_keys

@@ -50,10 +50,13 @@ class DataType(Enum):
 class ITensor:
     name: str
     is_shape_tensor: bool
+    shape: Sequence[int]
 
 class INetworkDefinition:
     num_inputs: int
+    num_outputs: int
     def get_input(self, index: int) -> ITensor: ...
+    def get_output(self, index: int) -> ITensor: ...
 
 class IOptimizationProfile:
     def set_shape(

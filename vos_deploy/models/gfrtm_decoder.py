@@ -228,7 +228,7 @@ class Decoder(nn.Module):
 
 def merge(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Object logits [K, H, W] -> probabilities [1+K, H, W], background first, summing to 1, and
-    labels [H, W], the slots of the largest.
+    labels float32 [H, W], the slots of the largest.
 
     The double merge of the original. The first merge is a softmax over the odds of the objects and
     of the background, whose probability is the least 1 - p of any object; the winner of a pixel
@@ -241,12 +241,13 @@ def merge(logits: Tensor) -> tuple[Tensor, Tensor]:
     """
     # Spelled out, since engines round their sigmoids each in their own way where they near 1.
     objects = (1 / (1 + (-logits.float()).exp())).clamp(EPSILON, 1 - EPSILON)
-    background = (1 - objects).amin(0, keepdim=True)
-    slots = torch.cat([background, objects])
+    slots = torch.cat([1 - objects.amax(0, keepdim=True), objects])
     odds = slots / (1 - slots)
-    winner = odds.argmax(0, keepdim=True)
-    share = 1 / (odds - odds.amax(0, keepdim=True)).exp().sum(0, keepdim=True)
-    index = torch.arange(1, len(odds), device=odds.device).view(-1, 1, 1)
-    kept = torch.where(index == winner, share, 0.0)
+    highest = odds.amax(0, keepdim=True)
+    share = 1 / (odds - highest).exp().sum(0, keepdim=True)
+    # The first of the highest, as an argmax has it; that is slow along the leading axis.
+    index = torch.arange(len(odds), device=odds.device).view(-1, 1, 1).float()
+    winner = -torch.where(odds == highest, -index, -torch.inf).amax(0, keepdim=True)
+    kept = torch.where(index[1:] == winner, share, 0.0)
     left = torch.where(winner > 0, 1 - share, 1.0)
-    return torch.cat([left, kept]), torch.where(share > 0.5, winner, 0)[0]
+    return torch.cat([left, kept]), torch.where(share > 0.5, winner, 0.0)[0]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ModelError
-from .resnet import Trunk
 
 STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
 
-def load_imagenet(trunk: Trunk, path: str | Path, learnt: tuple[str, ...] = ()) -> None:
+def load_imagenet(
+    trunk: nn.Module,
+    path: str | Path,
+    stages: Mapping[str, str] = STAGES,
+    learnt: tuple[str, ...] = (),
+) -> None:
     """Fill `trunk` from a torchvision ResNet state dict (`.pth` or `.safetensors`).
 
     A file whose batch norms were folded into biased convolutions is taken too: each norm becomes
-    the identity plus that bias. Stages that `trunk` lacks and the classifier are left out. A stage
-    in `learnt` (res5, say) may be missing in the file; it then stays as it is.
+    the identity plus that bias. Stages that `trunk` lacks and the classifier are left out. Where
+    its convolutions have a bias of their own it becomes zero, and where conv1 has more inputs
+    than RGB their weights stay as they are.
+
+    stages: what `trunk` calls torchvision's stages.
+    learnt: stages (res5, say) that the file may lack; they then stay as they are.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,30 +41,37 @@ def load_imagenet(trunk: Trunk, path: str | Path, learnt: tuple[str, ...] = ()) 
     state: dict[str, Tensor] = {}
     for key, value in source.items():
         first, _, rest = key.partition(".")
-        state[f"{STAGES.get(first, first)}.{rest}"] = value.float()
+        state[f"{stages.get(first, first)}.{rest}"] = value.float()
     folded = "bn1.weight" not in state
     own = trunk.state_dict()
     held = {key.split(".")[0] for key in state}
     parts = [
-        part for part in ("conv1", "bn1", *STAGES.values()) if part in held or part not in learnt
+        part for part in ("conv1", "bn1", *stages.values()) if part in held or part not in learnt
     ]
     wanted = [key for key in own if key.split(".")[0] in parts]
     for key in wanted:
         if key.endswith("num_batches_tracked"):
             continue
+        owner, _, leaf = key.rpartition(".")
+        if leaf == "bias" and isinstance(trunk.get_submodule(owner), nn.Conv2d):
+            own[key] = torch.zeros_like(own[key])
+            continue
         value = _identity_norm(trunk, key, state) if folded else state.get(key)
         value = state.get(key) if value is None else value
-        if value is None or value.shape != own[key].shape:
+        given, extra = own[key], None
+        if key == "conv1.weight":
+            given, extra = given.tensor_split([3], 1)
+        if value is None or value.shape != given.shape:
             raise ModelError(f"{path} does not fit the trunk at {key}: is it of another ResNet?")
-        own[key] = value
+        own[key] = value if extra is None else torch.cat([value, extra], 1)
     trunk.load_state_dict(own)
 
 
-def _identity_norm(trunk: Trunk, key: str, state: dict[str, Tensor]) -> Tensor | None:
+def _identity_norm(trunk: nn.Module, key: str, state: dict[str, Tensor]) -> Tensor | None:
     """A norm's tensor that makes it `x + bias` of the convolution before it; None elsewhere."""
     owner, _, leaf = key.rpartition(".")
     norm = trunk.get_submodule(owner)
-    if not isinstance(norm, torch.nn.BatchNorm2d):
+    if not isinstance(norm, nn.BatchNorm2d):
         return None
     # bn1 follows conv1, downsample.1 follows downsample.0.
     head, _, name = owner.rpartition(".")

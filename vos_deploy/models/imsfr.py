@@ -142,14 +142,17 @@ class IMSFR(Network):
         latest, shape = self.fourier_value(value), masks.shape[:2]
         return value.to(latest.dtype).unflatten(0, shape), latest.unflatten(0, shape)
 
-    def relate(self, readout: Tensor, first: Tensor, latest: Tensor) -> Tensor:
-        """One map of three reads [B*K, C, h, w]: their sum, weighted by a gate that sees them all
-        and their means over the frame."""
+    def relate(
+        self, readout: Tensor, first: Tensor, latest: Tensor, *, gate: nn.Module | None = None
+    ) -> Tensor:
+        """One map of three reads [B*K, C, h, w]: their sum, weighted by a gate (`mask`, unless
+        another is given) that sees them all and their means over the frame."""
         reads = torch.cat([readout, first, latest], 1)
         # The padding of the gate's convolution is 0, not the mean: so the mean is added before it.
         # A sum over all positions would leave the range of half precision.
         mean = reads.float().mean((2, 3), keepdim=True).to(reads.dtype)
-        return (readout + first + latest) * (1 + self.mask(reads + mean).sigmoid())
+        weight = (self.mask if gate is None else gate)(reads + mean).sigmoid()
+        return (readout + first + latest) * (1 + weight)
 
     def decode(
         self, readout: Tensor, first: Tensor, latest: Tensor, features: FrameFeatures

@@ -99,8 +99,7 @@ def segment_rde(
             for memory, value in zip(memories, values.split(groups), strict=True):
                 memory.add(features.key[0], value)
         features = model.encode_key(padded[t : t + 1])
-        logits = torch.cat([_logits(model, memory, features, top_k) for memory in memories])
-        probabilities = aggregated_odds(logits[:, 0].float().sigmoid()[None])[0]
+        probabilities = estimate(model, memories, features, top_k)
         if t in given:
             followed = probabilities[1:] * (given[t].amax(0) <= 0.5)
             probabilities = aggregated_odds(torch.cat([followed, given[t]])[None])[0]
@@ -109,5 +108,8 @@ def segment_rde(
         yield crop(probabilities, pads, size)
 
 
-def _logits(model: RDE, memory: Memory, features: Features, top_k: int) -> Tensor:
-    return model.decode(model.read(features, *memory.read(), top_k), features)
+def estimate(model: RDE, memories: list[Memory], features: Features, top_k: int) -> Tensor:
+    """Probabilities [1+K, H, W] of a padded frame by what the memories hold."""
+    readouts = [model.read(features, *memory.read(), top_k) for memory in memories]
+    logits = torch.cat([model.decode(readout, features) for readout in readouts])
+    return aggregated_odds(logits[:, 0].float().sigmoid()[None])[0]

@@ -15,7 +15,8 @@ Pads = tuple[int, int, int, int]  # left, right, top, bottom, as torch pads
 
 def padding(height: int, width: int, stride: int) -> Pads:
     """What brings both sides to multiples of `stride`; the leading side gets floor(d / 2)."""
-    down, across = -height % stride, -width % stride
+    # Not -height % stride, of which TensorRT cannot tell that it is no less than 0.
+    down, across = ((n + stride - 1) // stride * stride - n for n in (height, width))
     return across // 2, across - across // 2, down // 2, down - down // 2
 
 

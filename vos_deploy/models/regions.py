@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..regions import MARGIN, STRIDE
+
 # A pixel belongs to the object from this probability on; NaN does not.
 THRESHOLD = 0.5
 # With fewer pixels the object counts as lost, and the whole frame is its region.
 POINTS = 10
-# How far the box is grown, in pixels.
-MARGIN = 64
 # A warped pixel is valid if this share of it comes from within the frame.
 VALID = 0.9999
-# Pixels per token.
-STRIDE = 16
 
 
 def region_boxes(masks: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ def region_boxes(masks: Tensor) -> Tensor:
 
 
 def region_map(boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """float32 [..., h, w] of boxes [..., 4]: 1 where the pixel (rows[i], columns[j]) lies inside."""
+    """float32 [..., h, w] of boxes [..., 4]: 1 where the pixel (rows[i], columns[j]) is inside."""
     x_min, x_max, y_min, y_max = (side.unsqueeze(-1) for side in boxes.unbind(-1))
     across = (columns >= x_min) & (columns <= x_max)
     down = (rows >= y_min) & (rows <= y_max)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..regions import STRIDE
 from . import stm
 from .network import Network
-from .regions import STRIDE, region_boxes, region_map, token_pixels
+from .regions import region_boxes, region_map, token_pixels
 from .resnet import BACKBONES, Backbone, Trunk
 from .stm import Decoder, QueryFeatures
 from .tiny_flownet import TinyFlowNet

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..regions import STRIDE
 from .aggregate import EPSILON, soft_aggregate
 from .reference import crop, pad_to_stride
-from .regions import STRIDE, flow_warp
+from .regions import flow_warp
 from .rmnet import RMNet, memory_region, normalize, query_region
 from .stm import upsample
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import pytest
 from tests.runtime.fakes import FakeDevice, FakeTensorRT
 from vos_deploy.bundle import Bundle, Engines
 from vos_deploy.runtime.backends.tensorrt import TensorRTBackend
-from vos_deploy.runtime.engines.profiles import Limits, dimension_ranges, fixed_to, shape_profile
+from vos_deploy.runtime.engines.profiles import (
+    Limits,
+    dimension_ranges,
+    shape_profile,
+    with_sides,
+)
 
 MakePlan = Callable[..., Path]
 
@@ -26,8 +32,11 @@ def make_plan(make_model, tmp_path: Path) -> MakePlan:
 
     def make(size: tuple[int, int] = SIZE, **engine: Any) -> Path:
         bundle = Bundle.load(make_model())
-        limits = Limits(size, 3, 6, 16, {})
-        graphs, ranges = fixed_to(bundle, limits), dimension_ranges(limits)
+        ranges = dimension_ranges(Limits(size, 3, 6))
+        h, w = (ceil(side / 16) for side in size)
+        sides = {"H": size[0], "W": size[1], "h": h, "w": w, "hw": h * w}
+        sides |= {"h8": 2 * h, "w8": 2 * w, "h4": 4 * h, "w4": 4 * w}
+        graphs = with_sides(bundle.graphs, sides)
         profiles = {
             name: {
                 spec.name: profile

@@ -13,6 +13,7 @@ from vos_deploy.bundle import Graph, TensorSpec
 from vos_deploy.errors import ModelError, VosDeployError
 from vos_deploy.runtime.engines.builder import EngineBuilder
 from vos_deploy.runtime.engines.monitor import Watch, monitor
+from vos_deploy.runtime.engines.profiles import Limits
 
 
 def model(text: str) -> bytes:
@@ -50,7 +51,7 @@ class TestRtx:
             }"""
         specs = (TensorSpec("x", "float32", (3, "N")), TensorSpec("top_k", "int64", (1,)))
         _, profiles = builder.build("best", model(text), Graph(specs, ()), {"N": (1, 50, 90)})
-        assert profiles["top_k"] == ((1,), (50,), (128,))
+        assert profiles["top_k"] == ((1,), (20,), (50,))
 
     def test_vector_that_is_only_data(self, builder):
         text = """rows (float[N, 4] x, int64[G] objects) => (float[G, 4] y) {
@@ -77,6 +78,41 @@ class TestRtx:
         ranges = {"A": (2, 2, 2), "B": (3, 3, 3)}
         with pytest.raises(VosDeployError, match=r"cannot build the graph 'wide': .*\w{5}"):
             builder.build("wide", model(text), Graph(specs, ()), ranges)
+
+    def test_sides_follow_from_graph_to_graph(self, builder):
+        """The second graph is known once the first is, and tells a side of its own."""
+        pool = "AveragePool<kernel_shape = [4, 4], strides = [4, 4]>"
+        onnx = {
+            "late": model(
+                f"late (float[K, 1, h, w] x) => (float[K, 1, s, t] y) {{ y = {pool}(x) }}"
+            ),
+            "early": model(
+                f"early (float[1, 1, H, W] x) => (float[1, 1, h, w] y) {{ y = {pool}(x) }}"
+            ),
+        }
+
+        def spec(name: str, *shape: int | str) -> tuple[TensorSpec, ...]:
+            return (TensorSpec(name, "float32", shape),)
+
+        graphs = {
+            "late": Graph(spec("x", "K", 1, "h", "w"), spec("y", "K", 1, "s", "t")),
+            "early": Graph(spec("x", 1, 1, "H", "W"), spec("y", 1, 1, "h", "w")),
+        }
+        sides = builder.sides(onnx, graphs, Limits((67, 100), 4, 20))
+        assert sides == {"H": 67, "W": 100, "h": 16, "w": 25, "s": 4, "t": 6}
+
+    def test_size_that_leads_to_other_shapes(self, builder):
+        text = """pool (float[1, 1, H, 8] x) => (float[1, 1, h, 1] y) {
+                y = AveragePool<kernel_shape = [8, 8], strides = [8, 8]>(x)
+            }"""
+        x = TensorSpec("x", "float32", (1, 1, 20, 8))
+        fits = Graph((x,), (TensorSpec("y", "float32", (1, 1, 2, 1)),))
+        assert builder.build("pool", model(text), fits, {})
+        padded = Graph((x,), (TensorSpec("y", "float32", (1, 1, 3, 1)),))
+        with pytest.raises(
+            ModelError, match=r"'y' is \[1, 1, 2, 1\].*manifest it is \[1, 1, 3, 1\]"
+        ):
+            builder.build("pool", model(text), padded, {})
 
     def test_input_that_the_manifest_does_not_name(self, builder):
         text = "one (float[4] x) => (float[4] y) { y = Add(x, x) }"

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from vos_deploy.bundle import Bundle, Graph, TensorSpec
+from vos_deploy.bundle import Graph, TensorSpec
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime.engines.profiles import (
     Limits,
     dimension_ranges,
-    fixed_to,
-    frame_dimensions,
     parse_range,
     shape_profile,
     value_profile,
+    with_sides,
 )
 
-LIMITS = Limits((480, 854), 4, 20, 16, {})
-
-
-def test_dimensions_of_a_frame_are_those_of_the_padded_one():
-    sides = frame_dimensions((480, 854), 16)
-    assert (sides["H"], sides["W"], sides["H16"], sides["W16"]) == (480, 854, 480, 864)
-    assert (sides["h"], sides["w"], sides["hw"]) == (30, 54, 1620)
-    assert (sides["h8"], sides["w8"], sides["h4"], sides["w4"]) == (60, 108, 120, 216)
-
-
-def test_dimensions_of_a_frame_that_is_not_padded():
-    sides = frame_dimensions((33, 70), 1)
-    assert (sides["h"], sides["w"], sides["h8"], sides["w8"]) == (3, 5, 5, 9)
+LIMITS = Limits((480, 854), 4, 20, {})
 
 
 def test_ranges():
@@ -37,16 +24,18 @@ def test_ranges():
     assert ranges["1+K"] == (2, 3, 5)
     assert ranges["N"] == (1620, 8100, 32400)
     assert ranges["S"] == (1, 5, 20)
+    assert ranges["Q"] == (1, 405, 1620)
+    assert ranges["R"] == (1, 2025, 32400)
 
 
 def test_ranges_of_little_room_still_rise():
-    ranges = dimension_ranges(Limits((64, 96), 1, 2, 16, {}))
+    ranges = dimension_ranges(Limits((64, 96), 1, 2, {}))
     assert ranges["K"] == (1, 1, 1)
     assert ranges["N"] == (24, 48, 48)
 
 
 def test_ranges_may_be_overruled():
-    limits = Limits((480, 854), 4, 20, 16, {"N": (1, 2, 3), "P": (4, 5, 6)})
+    limits = Limits((480, 854), 4, 20, {"N": (1, 2, 3), "P": (4, 5, 6)})
     assert dimension_ranges(limits)["N"] == (1, 2, 3)
     spec = TensorSpec("points", "float32", ("P", 2))
     assert shape_profile(spec, dimension_ranges(limits)) == ((4, 2), (5, 2), (6, 2))
@@ -57,7 +46,7 @@ def test_size_is_put_into_the_shapes_and_the_rest_keeps_its_names():
         (TensorSpec("masks", "float32", ("K", "H", "W")),),
         (TensorSpec("memory_key", "float16", ("K", "hw", 128)),),
     )
-    fixed = fixed_to(Bundle("stm", "fp16", {"memorize": graph}), LIMITS)["memorize"]
+    fixed = with_sides({"memorize": graph}, {"H": 480, "W": 854, "hw": 1620})["memorize"]
     assert fixed.inputs[0].shape == ("K", 480, 854)
     assert fixed.outputs[0].shape == ("K", 1620, 128)
 
@@ -71,13 +60,13 @@ def test_profiles_of_shapes():
 
 def test_profiles_of_values():
     top_k = TensorSpec("top_k", "int64", (1,))
-    assert value_profile(top_k, {}) == ((1,), (50,), (128,))
+    assert value_profile(top_k, {}) == ((1,), (20,), (50,))
     assert value_profile(top_k, {"top_k": (1, 20, 100)}) == ((1,), (20,), (100,))
 
 
 def test_names_that_say_nothing():
-    with pytest.raises(ModelError, match=r"dimension 'Q'.*--range Q=MIN,USUAL,MAX"):
-        shape_profile(TensorSpec("x", "float32", ("Q",)), dimension_ranges(LIMITS))
+    with pytest.raises(ModelError, match=r"dimension 'X'.*--range X=MIN,USUAL,MAX"):
+        shape_profile(TensorSpec("x", "float32", ("X",)), dimension_ranges(LIMITS))
     with pytest.raises(ModelError, match=r"'steps' decides on shapes.*--range steps=MIN,USUAL,MAX"):
         value_profile(TensorSpec("steps", "int64", (1,)), {})
 

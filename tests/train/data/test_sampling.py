@@ -217,6 +217,7 @@ def test_flow_files(davis: Path, tmp_path: Path) -> None:
     clips = source(root, options)
     video = clips.items[0][0]
     assert clips.flow(video, 3, 5)[0, 0].tolist() == [9, 0]
+    assert not clips.flow(video, 5, 5).any()
     released = source(root, replace(options, flow_compose=False))
     assert released.flow(video, 3, 5)[0, 0].tolist() == [5, 0]
     clip = clips.clip(RNG(0), 0, 0.0)

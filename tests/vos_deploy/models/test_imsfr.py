@@ -33,7 +33,8 @@ def network() -> IMSFR:
 
 @needs_golden
 def test_keys_and_shapes_are_the_official_ones() -> None:
-    own = create("imsfr").state_dict()
+    with torch.device("meta"):
+        own = create("imsfr").state_dict()
     found = {
         key: {"shape": list(v.shape), "dtype": str(v.dtype).removeprefix("torch.")}
         for key, v in own.items()
@@ -43,7 +44,8 @@ def test_keys_and_shapes_are_the_official_ones() -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet101"])
 def test_configuration_is_read_off_the_keys(backbone: str) -> None:
-    model = create("imsfr", backbone=backbone, dim=32, decoder_width=16)
+    with torch.device("meta"):
+        model = create("imsfr", backbone=backbone, dim=32, decoder_width=16)
     config = IMSFR.infer_config(model.state_dict())
     assert config == model.config
     assert IMSFR.infer_config(create("stm", backbone="resnet18").state_dict()) is None
@@ -62,6 +64,7 @@ def test_single_object_network_of_stage_0_is_widened(tmp_path: Path) -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_every_intermediate_is_the_official_one(network: IMSFR) -> None:
     frames, mask = golden.clip()
     images = normalize(torch.from_numpy(frames[:2]).permute(0, 3, 1, 2).float() / 255)

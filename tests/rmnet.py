@@ -1,0 +1,85 @@
+"""A small RMNet with every part of the real one, random weights, and its exported form."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tests import golden  # noqa: E402
+from vos_deploy.models import RMNet, create  # noqa: E402
+
+NARROW = {
+    "backbone": "resnet18",
+    "key_dim": 16,
+    "value_dim": 32,
+    "decoder_width": 16,
+    "flow_width": 8,
+}
+# Neither side is a multiple of 16; 100 x 150 pads to 112 x 160, with rows above and columns left.
+SIZE = (100, 150)
+
+
+def small_network(**config: Any) -> RMNet:
+    torch.manual_seed(0)
+    model = create("rmnet", **{**NARROW, **config})
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.05)
+            module.running_var.uniform_(0.8, 1.2)
+    return model
+
+
+def official_state(model: RMNet) -> dict[str, Any]:
+    """The content of a checkpoint as the official ones are: two networks saved from
+    nn.DataParallel, beside numbers that are NumPy's."""
+    state = model.state_dict()
+    parts = {
+        part: {
+            f"module.{key.removeprefix(f'{part}.')}": value
+            for key, value in state.items()
+            if key.startswith(f"{part}.")
+        }
+        for part in ("rmnet", "tflownet")
+    }
+    scores = {name: np.float64(0.5) for name in ("J-Mean", "F-Mean", "JF-Mean")}
+    return {"epoch_index": 3, "best_metrics": scores, **parts}
+
+
+@cache
+def exported() -> Path:
+    """The small network as a model folder of SIZE, exported once, from an official-looking file."""
+    from vos_deploy.export.cli import main
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    torch.save(official_state(small_network()), folder / "rmnet.pth")
+    size = f"{SIZE[0]}x{SIZE[1]}"
+    arguments = ["--method", "rmnet", "--checkpoint", str(folder / "rmnet.pth"), "--size", size]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*arguments, "--output", str(folder / "rmnet")]) == 0
+    return folder / "rmnet"
+
+
+def golden_network() -> RMNet:
+    """The network whose outputs were recorded: generated weights."""
+    model = create("rmnet")
+    keys, tensor = golden.keys("rmnet"), golden.weights().tensor
+    model.load_state_dict(
+        {
+            f"{part}.{key}": torch.from_numpy(np.array(tensor(key, tuple(entry["shape"]))))
+            for part in ("rmnet", "tflownet")
+            for key, entry in keys[part].items()
+        }
+    )
+    return model

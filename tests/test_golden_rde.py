@@ -1,0 +1,63 @@
+"""The whole way of an official checkpoint: file, export, Segmenter, the official numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+import vos_deploy  # noqa: E402
+from tests import golden_rde  # noqa: E402
+from tests.golden import needs_golden  # noqa: E402
+from tests.golden_rde import RUNS  # noqa: E402
+from vos_deploy.export.cli import main as export  # noqa: E402
+
+# Together they go through compression, the annotated frame twice, and a late object. They run on a
+# model of one size, which is exported in half the time; the others on one that takes any.
+FAST = {"calm.two_frames_compress_top40", "calm.youtube_obj2_at_f3_top40"}
+pytestmark = needs_golden
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Exported models by the name of their weights, filled as they are asked for."""
+    return {"": tmp_path_factory.mktemp("rde")}
+
+
+def exported(models: dict[str, Path], weights: str, size: str) -> Path:
+    """Export a checkpoint that looks like the official file."""
+    name = f"{weights}-{size}"
+    if name not in models:
+        checkpoint, folder = models[""] / "model_s012_final.pth", models[""] / name
+        torch.save(golden_rde.state(weights), checkpoint)
+        arguments = ["--method", "rde", "--checkpoint", str(checkpoint), "--size", size]
+        assert export([*arguments, "--output", str(folder)]) == 0
+        checkpoint.unlink()
+        models[name] = folder
+    return models[name]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in RUNS]
+)
+def test_official_run(models: dict[str, Path], name: str) -> None:
+    run = RUNS[name]
+    frames, mask = run.clip()
+    options = {"mode": run.mode, "top_k": run.top_k, "memory_every": run.every}
+    model = exported(models, run.weights, "240x432" if name in FAST else "any")
+    with vos_deploy.Segmenter(model, memory_frames="unlimited", **options) as segmenter:
+        found = []
+        for t, frame in enumerate(frames):
+            given = np.where(np.isin(mask, run.masks.get(t, ())), mask, 0).astype(np.uint8)
+            labels = segmenter.step(frame, given if given.any() else None)
+            # A marked frame is handed back as drawn, and memorised as aggregated: this is recorded.
+            found.append(segmenter._tracker.estimate())  # type: ignore[union-attr]
+            if given.any():
+                assert np.array_equal(labels[given > 0], given[given > 0])
+            else:
+                assert np.array_equal(labels, segmenter.probabilities.argmax(0))
+    run.check(found[1:])

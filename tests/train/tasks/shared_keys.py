@@ -1,0 +1,138 @@
+"""Runs of RDE-VOS and IMSFR in small: what their tests share."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.golden import SHARED
+from tests.train.test_training import Stop, losses
+from vos_deploy.models import load_checkpoint
+from vos_deploy.train.cli import main
+from vos_deploy.train.data.files import BadFiles
+from vos_deploy.train.data.mixture import build_clips, collate
+from vos_deploy.train.loop import Trainer
+
+NARROW = {
+    "rde": ["--key-dim", "8", "--value-dim", "16"],
+    "imsfr": ["--dim", "16"],
+}
+IMAGENET = SHARED / "data/weights/resnet18_imagenet_bnfolded.safetensors"
+STAGES = ("0", "1", "2", "3")
+
+
+def narrow(method: str) -> list[str]:
+    return [*NARROW[method], "--backbone", "resnet18", "--decoder-width", "8", "--amp", "none"]
+
+
+def data_of(stage: str, stills: Path, davis: Path) -> list[str]:
+    """The options that name data: one set of each kind that the stage wants."""
+    if stage == "0":
+        return ["--stills", str(stills)]
+    if stage == "1":
+        return ["--bl30k", str(davis)]
+    return ["--davis", str(davis), "--youtube", str(davis)]
+
+
+QUICK = ["--crop", "64", "--workers", "0", "--threads", "1", "--batch", "2", "--skip", "0",
+         "--pictures-every", "0", "--learning-rate", "2e-3"]  # fmt: skip
+# A trunk without training moves wildly at such rates, and most of the time goes into it.
+TRUNKS = ["--freeze", "key_encoder,value_encoder.layer"]
+
+
+def run(output: Path, *arguments: str) -> dict[str, Tensor]:
+    """Trains; the state dict of the last step."""
+    assert main([*arguments, "--output", str(output)]) == 0
+    return load_checkpoint(output / "last.pth").state_dict
+
+
+def falls(output: Path, *arguments: str, fewest: float = 0.9) -> None:
+    """The mean loss of the last five steps lies below `fewest` times that of the first five."""
+    run(output, *arguments)
+    trace = losses(output)
+    assert all(math.isfinite(value) for value in trace)
+    assert sum(trace[-5:]) < fewest * sum(trace[:5]), trace
+
+
+def falls_in_small(method: str, stage: str, stills: Path, davis: Path, output: Path) -> None:
+    """On synthetic data: the stage's own task and losses, a rate for short runs."""
+    youtube = ["--youtube-skip", "0"] if stage in ("2", "3") else []
+    falls(
+        output, "--method", method, "--stage", stage, *data_of(stage, stills, davis),
+        *narrow(method), *QUICK, *TRUNKS, *youtube, "--iterations", "12",
+    )  # fmt: skip
+
+
+def falls_on_real_data(method: str, stage: str, output: Path) -> None:
+    """Twenty steps from ImageNet weights at the stage's own size of clips."""
+    data = SHARED / "data"
+    wide = {"rde": ["--key-dim", "64", "--value-dim", "128"], "imsfr": ["--dim", "128"]}[method]
+    falls(
+        output, "--method", method, "--stage", stage, *wide, "--backbone", "resnet18",
+        *data_of(stage, data / "static/ECSSD", data / "davis2016/train"), "--decoder-width", "64",
+        "--imagenet", str(IMAGENET), "--amp", "none", "--workers", "0", "--threads", "1",
+        "--batch", "2", "--accumulate", "2", "--iterations", "20", "--learning-rate", "3e-4",
+        "--pictures-every", "10",
+    )  # fmt: skip
+
+
+def resumes(method: str, stage: str, stills: Path, davis: Path, folder: Path) -> None:
+    """A run that stops after its first checkpoint goes on to where it would have come."""
+    arguments = ["--method", method, "--stage", stage, *data_of(stage, stills, davis),
+                 *narrow(method), *QUICK, *TRUNKS, "--iterations", "4", "--save-every", "2",
+                 "--average", "0.9"]  # fmt: skip
+    whole = run(folder / "whole", *arguments)
+    genuine = Trainer.save
+
+    def stop(self: Trainer) -> None:
+        genuine(self)
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(Trainer, "save", stop)
+        run(folder / "stopped", *arguments)
+    assert torch.load(folder / "stopped/last.pth", weights_only=True)["iteration"] == 2
+    resumed = run(folder / "stopped", *arguments)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def two_processes_are_one(method: str, stage: str, davis: Path, folder: Path, *more: str) -> None:
+    """Two steps of two processes with one clip each, and of one with both."""
+    arguments = ["--method", method, "--stage", stage, *data_of(stage, davis, davis),
+                 *narrow(method), *QUICK, "--learning-rate", "1e-3", "--iterations", "2",
+                 *more]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "vos_deploy.train", *arguments, "--batch", "1"]
+    subprocess.run(
+        [*command, "--output", str(folder / "two")],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    two = load_checkpoint(folder / "two/last.pth").state_dict
+    one = run(folder / "one", *arguments)
+    for key in one:
+        assert (one[key] - two[key]).abs().max() < 2e-4, key
+
+
+def clips_of(options: Any, count: int = 2) -> dict[str, Tensor]:
+    clips = build_clips(options, BadFiles())
+    clips.total = 10
+    return collate([clips[i] for i in range(count)]).tensors
+
+
+def alone(batch: dict[str, Tensor], clip: int) -> None:
+    """Take the second object out of a clip."""
+    batch["present"][clip, 1] = 0
+    batch["masks"][clip, :, 1] = 0
+    if "perturbed" in batch:
+        batch["perturbed"][clip, 1] = 0
+    batch["labels"][clip][batch["labels"][clip] == 2] = 0
