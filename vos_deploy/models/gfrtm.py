@@ -89,8 +89,8 @@ class GroupedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         own = torch.eye(4, dtype=x.dtype, device=x.device).view(1, 4, 1, 4, 1, 1, 1)
-        weight = self.weight.view(-1, 4, 4, 1, 4, 5, 5) * own
-        return F.conv2d(x, weight.view(-1, 16, 5, 5), self.bias, padding=2, groups=len(weight))
+        weight = self.weight.reshape(-1, 4, 4, 1, 4, 5, 5) * own
+        return F.conv2d(x, weight.reshape(-1, 16, 5, 5), self.bias, padding=2, groups=len(weight))
 
 
 class TemplateGenerator(nn.Module):
