@@ -55,3 +55,24 @@ def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
             indexed.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
             indexed.save(root / f"Annotations/480p/{sequence}/{t:05d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-18 by torchvision's names: random, but the same for every test."""
+    import torch
+    from safetensors.torch import save_file
+
+    from vos_deploy.models.gfrtm import FullTrunk
+    from vos_deploy.models.imagenet import STAGES
+    from vos_deploy.models.resnet import BACKBONES
+
+    torch.manual_seed(1)
+    names = {own: name for name, own in STAGES.items()}
+    state = {}
+    for key, value in FullTrunk(BACKBONES["resnet18"]).state_dict().items():
+        first, _, rest = key.partition(".")
+        state[f"{names.get(first, first)}.{rest}"] = value.contiguous()
+    path = tmp_path_factory.mktemp("imagenet") / "resnet18.safetensors"
+    save_file(state, path)
+    return path

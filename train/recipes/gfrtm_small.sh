@@ -7,8 +7,8 @@ OUTPUT=${OUTPUT:-runs/gfrtm_small}
 ITERATIONS=${ITERATIONS:-200}
 
 # The ImageNet file here ends at stride 16: the stage at stride 32 is learned. Five views of the
-# first frame instead of fifteen: learning a target model takes as long as all the rest. Those of a
-# frame that comes again are taken from the cache.
+# first frame instead of fifteen save time, and the target models of frames that come again are taken
+# from the cache.
 python -m vos_deploy.train --method gfrtm --output "$OUTPUT" \
     --imagenet "$DATA/weights/resnet18_imagenet_bnfolded.safetensors" --learn-deepest \
     --davis "$DATA/davis2016/train" --crop 192x336 --frames 3 --shortest 0 \

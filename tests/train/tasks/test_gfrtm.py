@@ -12,25 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.golden import SHARED, needs_shared
 from tests.train.whole_runs import falls, resumes, run, two_processes_are_one
 from vos_deploy.benchmarks.eager_gfrtm import EagerGFRTM
 from vos_deploy.errors import InputError, ModelError
-from vos_deploy.models.gfrtm import GFRTM, FullTrunk
-from vos_deploy.models.imagenet import STAGES
-from vos_deploy.models.resnet import BACKBONES
+from vos_deploy.models.gfrtm import GFRTM
 from vos_deploy.target import initial_weights
 from vos_deploy.target.augment import augment
-from vos_deploy.train.cli import parse
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate
 from vos_deploy.train.losses import margin_mse, mask_bce
 from vos_deploy.train.schedule import Step
 from vos_deploy.train.stages.gfrtm import GFRTMOptions
-from vos_deploy.train.targets import Targets
 from vos_deploy.train.tasks.gfrtm import GFRTMTask
 
 OPTIONS = GFRTMOptions(
@@ -39,20 +35,6 @@ OPTIONS = GFRTMOptions(
     target_memory=3, target_augment=2,
 )  # fmt: skip
 START = Step(0, 10)
-
-
-@pytest.fixture(scope="session")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trunk by torchvision's names: random, but the same for every test."""
-    torch.manual_seed(1)
-    names = {own: name for name, own in STAGES.items()}
-    state = {}
-    for key, value in FullTrunk(BACKBONES["resnet18"]).state_dict().items():
-        first, _, rest = key.partition(".")
-        state[f"{names.get(first, first)}.{rest}"] = value.contiguous()
-    path = tmp_path_factory.mktemp("imagenet") / "resnet18.safetensors"
-    save_file(state, path)
-    return path
 
 
 def task_and_batch(
@@ -207,8 +189,6 @@ def test_gate_does_not_decay_and_the_trunk_stays(davis: Path, imagenet: Path) ->
 
 
 def test_imagenet_without_its_last_stage(davis: Path, imagenet: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     short = {k: v for k, v in load_file(imagenet).items() if not k.startswith("layer4.")}
     save_file(short, tmp_path / "short.safetensors")
     with pytest.raises(ModelError, match=r"does not fit the trunk at res5"):
@@ -229,46 +209,6 @@ def test_released_checkpoint_takes_the_trunk_of_imagenet(
     assert all(torch.equal(one, two) for one, two in pairs)
     with pytest.raises(InputError, match="has no trunk"):
         GFRTMTask.build(options)
-
-
-def test_target_models_are_learned_once(
-    davis: Path, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "targets"
-    task, batch = task_and_batch(davis, imagenet, target_cache=folder)
-    frame, mask = batch["frames"][0, 0], batch["masks"][0, 0, 0]
-    learned = task.targets(frame, mask)
-    assert [tuple(x.shape) for x in learned] == [(4, 256), (9, 4)]
-    (path,) = folder.iterdir()
-
-    def fail(*_: object) -> None:
-        raise AssertionError("learned again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Targets, "learn", fail)
-        again = task_and_batch(davis, imagenet, target_cache=folder)[0].targets(frame, mask)
-    assert all(torch.equal(one, two) for one, two in zip(learned, again, strict=True))
-    # Another mask, other settings and another trunk are others.
-    task.targets(frame, mask.roll(8, 0))
-    assert len(list(folder.iterdir())) == 2
-    task_and_batch(davis, imagenet, target_cache=folder, target_augment=3)[0].targets(frame, mask)
-    assert len(list(folder.iterdir())) == 3
-    other, _ = task_and_batch(davis, imagenet, target_cache=folder)
-    with torch.no_grad():
-        other.model.trunk.res2[0].conv1.weight.mul_(2)
-    other.targets(frame, mask)
-    assert len(list(folder.iterdir())) == 4
-    path.write_bytes(b"cut")
-    assert torch.equal(task.targets(frame, mask)[0], learned[0])
-
-
-def test_target_models_are_learned_as_published(davis: Path, imagenet: Path) -> None:
-    """Not with the settings of the evaluation."""
-    options = replace(parse(["--method", "gfrtm", "--davis", "D"]).options, imagenet=imagenet)
-    schedule = GFRTMTask.build(options).targets.schedule
-    assert (schedule.first, schedule.update) == ((5, 10, 10, 10, 10), (10,))
-    assert (schedule.project_scale, schedule.kernel_scale) == (1e-5, 1e-4)
-    assert schedule.forget == 0.9**75 and not schedule.weigh_pixels
 
 
 def test_target_model_scores_the_object(davis: Path, imagenet: Path) -> None:
@@ -295,7 +235,6 @@ def test_pictures(davis: Path, imagenet: Path) -> None:
         ({"crop": "32"}, "sides from 64 on"),
         ({"frames": 1}, "expected 2 or more"),
         ({"imagenet": None}, "with --imagenet"),
-        ({"target_augment": 21}, "expected 1 to 20 views"),
         ({"target_memory": 1}, "has no room"),
     ],
 )
