@@ -49,6 +49,7 @@ def trunk(backbone: str = "resnet18") -> dict[str, torch.Tensor]:
 
 @cache
 def network(backbone: str = "resnet18") -> GFRTM:
+    torch.manual_seed(0)  # the same weights whoever asks, and however the argument is spelled
     model = create("gfrtm", backbone=backbone)
     assert isinstance(model, GFRTM)
     if not golden.GOLDEN.is_dir():
