@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vos_deploy.methods import METHODS
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import Backend
 from vos_deploy.runtime.build import build
+from vos_deploy.runtime.engines.fused_read import count_reads
 from vos_deploy.runtime.engines.library import RUNTIMES, import_runtime
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -31,8 +33,10 @@ from .scene import scene
 
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --checkpoint stm=STM_weights.pth --output gpu.md"
 PACKAGES = ("torch", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python")
+# TensorRT with the read of the memory as one kernel.
+FUSED = "tensorrt-fused"
 # Smallest IoU with the reference in any frame, and largest difference of J&F.
-LIMITS = {"fp32": (0.98, 0.005), "fp16": (0.90, 0.01)}
+LIMITS = (0.995, 0.001)
 PARITY_OBJECTS = 2
 
 
@@ -73,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engines",
         type=_names,
         metavar="A,B",
-        help="of tensorrt, tensorrt_rtx, cuda and cpu; left out: all that are installed but cpu",
+        help="of tensorrt, tensorrt-fused, tensorrt_rtx, cuda and cpu; left out: all that are "
+        "installed but cpu",
     )
     add(
         "--torch", choices=("auto", "cuda", "cpu", "none"), default="auto", help="PyTorch beside it"
@@ -91,8 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     engines = args.engines or _installed()
     for name in engines:
-        if name not in (*RUNTIMES, "cuda", "cpu"):
-            raise InputError(f"--engines {name}: expected tensorrt, tensorrt_rtx, cuda or cpu")
+        if name not in (*RUNTIMES, FUSED, "cuda", "cpu"):
+            raise InputError(
+                f"--engines {name}: expected tensorrt, tensorrt-fused, tensorrt_rtx, cuda or cpu"
+            )
     if not engines:
         raise InputError(
             "expected TensorRT, TensorRT for RTX or ONNX Runtime with CUDA, found none of them: "
@@ -140,7 +147,9 @@ class MethodCheck:
         for precision in exported:
             for engine in engines:
                 target = Target(engine, self._folder(precision))
-                if engine in RUNTIMES:
+                if engine == FUSED and not self._fusable(precision):
+                    continue
+                if engine in (*RUNTIMES, FUSED):
                     plan = self.work / f"{self.method}-{precision}-{engine}.plan"
                     target = Target(engine, plan)
                     if not self._check(engine, precision, "build", self._build, engine, precision):
@@ -150,7 +159,7 @@ class MethodCheck:
                 self._measure(target, precision)
 
     def _measure(self, target: Target, precision: str) -> None:
-        self._check(target.name, precision, "parity", self._parity, target, precision)
+        self._check(target.name, precision, "parity", self._parity, target)
         for objects in self.args.objects:
             name = f"speed, {objects} objects"
             self._check(target.name, precision, name, self._speed, target, precision, objects)
@@ -199,9 +208,14 @@ class MethodCheck:
             Bundle.load(self._folder(precision)),
             self.work / f"{self.method}-{precision}-{engine}.plan",
             max_objects=max(PARITY_OBJECTS, *self.args.objects),
-            runtime=engine,
+            runtime=engine.removesuffix("-fused"),
+            fused_read=engine == FUSED,
         )
         return Outcome(f"{bundle.folder.stat().st_size / 2**20:.0f} MiB", True)
+
+    def _fusable(self, precision: str) -> bool:
+        bundle = Bundle.load(self._folder(precision))
+        return any(count_reads(name, bundle.read(name)) for name in bundle.graphs)
 
     def _refer(self) -> Outcome:
         frames = self.args.parity_frames
@@ -211,7 +225,7 @@ class MethodCheck:
         self._truth = [mask for _, mask in clip][1:]
         return Outcome(f"{frames} frames, {PARITY_OBJECTS} objects, on the CPU")
 
-    def _parity(self, target: Target, precision: str) -> Outcome:
+    def _parity(self, target: Target) -> Outcome:
         if not self._reference:
             raise InputError("there is no reference to compare with")
         clip = scene(self.args.size, PARITY_OBJECTS)
@@ -221,7 +235,7 @@ class MethodCheck:
         text = (
             f"smallest IoU {found.iou:.4f}, J&F {100 * found.score:+.2f}, against FP32 on the CPU"
         )
-        return Outcome(text, found.judge(*LIMITS[precision]) if self._trained else None)
+        return Outcome(text, found.judge(*LIMITS) if self._trained else None)
 
     def _speed(self, target: Target, precision: str, objects: int) -> Outcome:
         with target.segmenter() as (segmenter, _):
@@ -265,6 +279,8 @@ def _installed() -> list[str]:
         except InputError:
             continue
         found.append(name)
+    if "tensorrt" in found and find_spec("triton"):
+        found.append(FUSED)
     return [*found, "cuda"] if is_offered() else found
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from vos_deploy.manifest import export_command
 from vos_deploy.plan import SUFFIX
 
 from .backends.cuda import Gpu, describe_gpu, import_cuda
+from .engines import fused_read as plugin
 from .engines.builder import EngineBuilder, EngineError
 from .engines.library import RUNTIMES, import_runtime
 from .engines.profiles import Limits, dimension_ranges, parse_range, with_sides
@@ -48,6 +49,7 @@ def _main(argv: Sequence[str]) -> int:
         runtime=args.runtime,
         timing_cache=args.timing_cache,
         ranges=args.range,
+        fused_read=args.fused_read,
     )
     _report(saved, perf_counter() - started, args.json)
     return 0
@@ -64,6 +66,7 @@ def build(
     runtime: str = "auto",
     timing_cache: Path | None = None,
     ranges: Sequence[str] = (),
+    fused_read: bool = False,
 ) -> Bundle:
     """Build every graph of a model folder and write the plan; returns it.
 
@@ -76,6 +79,7 @@ def build(
         timing_cache: file of measurements that later builds use again; None for the user's cache
             folder.
         ranges: `NAME=MIN,USUAL,MAX` for dimensions or values of inputs.
+        fused_read: one kernel for a read of the memory, which keeps no matrix of scores.
 
     Raises:
         InputError: an argument does not go with the model, or TensorRT is not installed.
@@ -93,8 +97,10 @@ def build(
     module = import_runtime(runtime)
     gpu = _gpu(module)
     cache = None if gpu is None else timing_cache or _default_cache(module, gpu)
-    builder = EngineBuilder(module, cache)
     onnx = {name: bundle.read(name) for name in bundle.graphs}
+    if fused_read:
+        _prepare_fused_read(bundle, onnx, module, gpu)
+    builder = EngineBuilder(module, cache, fused_read)
     graphs = with_sides(bundle.graphs, builder.sides(onnx, bundle.graphs, limits))
     varying = dimension_ranges(limits)
     engines, profiles = {}, {}
@@ -119,6 +125,7 @@ def build(
             max_objects=limits.max_objects,
             memory_frames=limits.memory_frames,
             profiles=profiles,
+            fused_read=fused_read,
         ),
     )
     return built.save_plan(output, engines)
@@ -171,6 +178,17 @@ def _objects(bundle: Bundle, asked: int | None) -> int:
             "fewer, or export the model for more"
         )
     return asked or min(MAX_OBJECTS, most or MAX_OBJECTS)
+
+
+def _prepare_fused_read(
+    bundle: Bundle, onnx: Mapping[str, bytes], module: Any, gpu: Gpu | None
+) -> None:
+    plugin.prepare(module, None if gpu is None else gpu.compute_capability)
+    if not sum(plugin.count_reads(name, content) for name, content in onnx.items()):
+        raise InputError(
+            f"{bundle.folder} has no read of the memory that can be fused: {bundle.method} reads "
+            "otherwise; build without --fused-read"
+        )
 
 
 def _gpu(module: Any) -> Gpu | None:
@@ -248,6 +266,11 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=MIN,USUAL,MAX",
         help="what a dimension or a value of an input may be, such as top_k=1,20,100",
+    )
+    add(
+        "--fused-read",
+        action="store_true",
+        help="read the memory by one kernel that keeps no matrix of scores; a plugin, not for RTX",
     )
     add("--verbose", action="store_true", help="show what TensorRT says")
     add("--json", action="store_true", help="print what was built as JSON")

@@ -54,6 +54,7 @@ class Engines:
     max_objects, memory_frames: the most that the profiles have room for.
     profiles: graph -> input that varies -> what its shape may be; for an input whose value decides
         on shapes, what its values may be.
+    fused_read: reads of the memory are one kernel.
     """
 
     runtime: str
@@ -63,6 +64,7 @@ class Engines:
     max_objects: int
     memory_frames: int
     profiles: dict[str, dict[str, Profile]]
+    fused_read: bool = False
 
 
 class Fields:
@@ -133,6 +135,7 @@ def read_engines(top: Fields) -> Engines | None:
         max_objects=fields.required("max_objects", int),
         memory_frames=fields.required("memory_frames", int),
         profiles=fields.table("profiles", _read_profiles),
+        fused_read=fields.values.get("fused_read") is True,
     )
 
 

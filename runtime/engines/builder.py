@@ -13,6 +13,7 @@ from vos_deploy.errors import ModelError, VosDeployError
 from vos_deploy.manifest import Profile
 from vos_deploy.masks import replacing
 
+from . import fused_read
 from .library import Log
 from .monitor import monitor
 from .profiles import (
@@ -41,12 +42,16 @@ class EngineError(VosDeployError):
 class EngineBuilder:
     """Builds one engine after the other with one TensorRT module and one timing cache."""
 
-    def __init__(self, module: Any, timing_cache: Path | None = None) -> None:
+    def __init__(
+        self, module: Any, timing_cache: Path | None = None, fused_read: bool = False
+    ) -> None:
         """timing_cache: what is measured goes into this file, for the next build; None for none.
+        fused_read: the plugin is registered, and has to take the place of every read it is for.
 
-        TensorRT for RTX measures nothing when it builds, and takes none.
+        TensorRT for RTX measures nothing when it builds, and takes no timing cache.
         """
         self._module = module
+        self._fused_read = fused_read
         self._cache = timing_cache
         self._log = Log(module)
         self._builder: trt.Builder = module.Builder(self._log.native)
@@ -111,6 +116,9 @@ class EngineBuilder:
         network = self._builder.create_network(_network_flags(self._module))
         parser: trt.OnnxParser = self._module.OnnxParser(network, self._log.native)
         if parser.parse(onnx):
+            if self._fused_read:
+                reads = fused_read.count_reads(name, onnx)
+                fused_read.check_taken(self._module, network, name, reads)
             return network
         found = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
         raise ModelError(

@@ -137,7 +137,7 @@ def test_nothing_to_check(quick, monkeypatch, capsys):
 
 def test_unknown_engine(quick, capsys):
     assert quick("--engines", "openvino")[0] == 2
-    assert "expected tensorrt, tensorrt_rtx, cuda or cpu" in capsys.readouterr().err
+    assert "expected tensorrt, tensorrt-fused, tensorrt_rtx, cuda or cpu" in capsys.readouterr().err
 
 
 @pytest.mark.slow

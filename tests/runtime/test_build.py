@@ -17,6 +17,7 @@ from vos_deploy.runtime import build as build_module
 from vos_deploy.runtime.backends.cuda import Gpu
 from vos_deploy.runtime.build import build, main
 from vos_deploy.runtime.engines.builder import EngineError
+from vos_deploy.runtime.engines.compatibility import rebuild_command
 
 HERE = ("--runtime", "tensorrt_rtx")
 
@@ -122,7 +123,7 @@ class TestGpuAndCache:
         caches = []
 
         class Builder:
-            def __init__(self, module: Any, timing_cache: Path | None) -> None:
+            def __init__(self, module: Any, timing_cache: Path | None, fused_read: bool) -> None:
                 caches.append(timing_cache)
 
             def sides(self, *arguments: Any) -> dict[str, int]:
@@ -170,3 +171,17 @@ class TestGpuAndCache:
         plan, cache = built(timing_cache=tmp_path / "given")
         assert cache is None
         assert plan.engine.gpu is None
+
+    def test_fused_read(self, built, monkeypatch):
+        prepared = []
+        monkeypatch.setattr(
+            build_module.plugin, "prepare", lambda module, gpu: prepared.append(gpu)
+        )
+        with pytest.raises(InputError, match=r"no read of the memory that can be fused"):
+            built(fused_read=True)
+        monkeypatch.setattr(build_module.plugin, "count_reads", lambda name, content: 1)
+        plan, _ = built(fused_read=True)
+        assert prepared == ["8.9", "8.9"]
+        assert Bundle.load(plan.folder).engine.fused_read
+        assert rebuild_command(plan).endswith("--memory-frames 20 --fused-read")
+        assert not built()[0].engine.fused_read

@@ -52,9 +52,17 @@ class ITensor:
     is_shape_tensor: bool
     shape: Sequence[int]
 
+class LayerType(Enum):
+    PLUGIN_V3 = 0
+
+class ILayer:
+    type: LayerType
+
 class INetworkDefinition:
     num_inputs: int
     num_outputs: int
+    num_layers: int
+    def get_layer(self, index: int) -> ILayer: ...
     def get_input(self, index: int) -> ITensor: ...
     def get_output(self, index: int) -> ITensor: ...
 
