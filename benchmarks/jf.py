@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.segmenter import Segmenter
@@ -33,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--results", type=Path, metavar="FOLDER", help="score FOLDER/<sequence>/00000.png, ..."
     )
+    source.add_argument(
+        "--copy-first",
+        action="store_true",
+        help="score the first mask for every frame: what a model has to be better than",
+    )
     parser.add_argument(
         "--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several"
     )
@@ -52,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     if args.results:
         scores = score_results(clips, args.results)
         facts |= {"results": str(args.results)}
+    elif args.copy_first:
+        scores = [score_clip(clip, _first_masks(clip)) for clip in progress(clips, unit="clip")]
+        facts |= {"results": "the first mask for every frame"}
     else:
         options = segmenter_options(args)
         with Segmenter(args.model, **options) as segmenter:
@@ -60,6 +71,10 @@ def run(args: argparse.Namespace) -> int:
             facts |= {"memory": conditions.memory(segmenter.bundle, options), "timed": TIMED}
     _publish(args, scores, seconds, facts)
     return 0
+
+
+def _first_masks(clip: Clip) -> list[NDArray[np.uint8]]:
+    return [clip.labels(clip.annotations[0])] * len(clip.scored)
 
 
 def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:

@@ -142,3 +142,16 @@ def test_the_command_itself_loads_no_engine():
         "assert not {'torch', 'onnxruntime'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_first_mask_for_every_frame(davis, tmp_path, capsys):
+    clips = find_clips(davis, 2017)
+    for clip in clips:
+        for path in clip.annotations:
+            (tmp_path / clip.name).mkdir(exist_ok=True)
+            shutil.copy(clip.annotations[0], tmp_path / clip.name / path.name)
+    tables = []
+    for source in (["--copy-first"], ["--results", str(tmp_path)]):
+        assert main(["jf", "--davis", str(davis), "--year", "2017", *source]) == 0
+        tables.append(capsys.readouterr().out.split("data:")[0])
+    assert tables[0] == tables[1]
