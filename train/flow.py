@@ -9,8 +9,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .data.geometry import Placement, Size, centred, warp
+
 Flow = NDArray[np.float32]
 Matrix = NDArray[np.float32]
+
+
+def released_flow(flow: Flow | None, now: Placement, before: Placement, size: Size) -> Flow:
+    """As `data.geometry.move_flow`, but as RMNet's release does it: on the canvas, by
+    `update_flow` as released, warped as an image of which what comes from outside is zero, cut,
+    and corrected by how far the two windows are apart."""
+    fitted = np.zeros((*now.canvas, 2), np.float32)
+    if flow is not None:
+        fitted = warp(flow, now.fitted, now.canvas) @ now.fitted[:2, :2].T
+    previous, current = (centred(p.change)[:2].astype(np.float32) for p in (before, now))
+    changed = update_flow(fitted.astype(np.float32), previous, current, faithful=True)
+    cut = warp(warp(changed, now.change, now.canvas), now.window, size)
+    apart = before.window[:2, 2] - now.window[:2, 2]
+    return np.ascontiguousarray(cut + apart, np.float32)
 
 
 def update_flow(flow: Flow, previous: Matrix, current: Matrix, faithful: bool = False) -> Flow:

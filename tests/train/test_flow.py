@@ -7,7 +7,15 @@ import pytest
 
 from tests import golden
 from tests.golden import needs_golden
-from vos_deploy.train.flow import update_flow
+from vos_deploy.train.data.geometry import (
+    Motion,
+    Placement,
+    affine,
+    move_flow,
+    scaling,
+    translation,
+)
+from vos_deploy.train.flow import released_flow, update_flow
 
 CASES = ["identity", "identity_zero", "half", "translate", "upstream_style", "affine_big", "oob"]
 CASES.append("all_image_case")
@@ -54,3 +62,28 @@ def test_halves_are_rounded_away_from_zero_and_points_stay_in_the_frame() -> Non
     flow[0, :, 0] = 0.5, -0.5, 0.4, 9
     found = update_flow(flow, same, same)[0, :, 0]
     assert found.tolist() == [1, 0, 0, 0]  # 0.5 -> 1, 0.5 -> 1, 2.4 -> 2, 12 -> 3
+
+
+def test_the_release_and_the_right_flow_of_one_clip() -> None:
+    """The same but for whole pixels where nothing turns; where it does, y goes wrong in the
+    release and x does not."""
+    rows, columns = np.mgrid[:45, :60].astype(np.float32)
+    flow = np.stack([columns / 10, rows / 15], -1)
+    grown = affine(np.random.default_rng(1), Motion(scale=(1.2, 1.2)), (90, 120))
+    turned = affine(np.random.default_rng(0), Motion(rotation=100), (90, 120))  # by 27
+    now = Placement(scaling(2, 2), np.eye(3), translation((-30, -15)), (90, 120))
+    for change, wrong in ((grown, False), (turned, True)):
+        before = Placement(scaling(2, 2), change, translation((-32, -14)), (90, 120))
+        difference = released_flow(flow, now, before, (60, 60)) - move_flow(
+            flow, now, before, (60, 60)
+        )
+        horizontal, vertical = np.abs(difference[10:-10, 10:-10]).mean((0, 1))
+        assert horizontal < 0.6
+        assert vertical > 1 if wrong else vertical < 0.6
+
+
+def test_flow_of_a_still_image_as_released() -> None:
+    same = Placement(np.eye(3), np.eye(3), np.eye(3), (40, 50))
+    moved = Placement(np.eye(3), translation((5, -2)), translation((-3, -4)), (40, 50))
+    found = released_flow(None, same, moved, (30, 30))
+    assert (found[10:-10, 10:-10] == (5 - 3, -2 - 4)).all()

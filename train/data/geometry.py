@@ -31,6 +31,21 @@ class Motion:
     shift: float = 0.0
 
 
+@dataclass(frozen=True)
+class Placement:
+    """How a picture comes onto the crop: fitted to a canvas (h, w), changed there, and cut."""
+
+    fitted: Matrix
+    change: Matrix
+    window: Matrix
+    canvas: Size
+
+    @property
+    def matrix(self) -> Matrix:
+        """From the picture onto the crop."""
+        return self.window @ self.change @ self.fitted
+
+
 def affine(rng: Rng, motion: Motion, size: Sequence[float]) -> Matrix:
     """A random change about the centre of a picture of `size` (h, w)."""
     angle = np.deg2rad(rng.uniform(-motion.rotation, motion.rotation))
@@ -71,11 +86,9 @@ def warp(image: Any, matrix: Matrix, size: Size, fill: Any = 0) -> Any:
         if height and width:
             matrix = matrix @ scaling(image.shape[1] / width, image.shape[0] / height)
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    # OpenCV's whole numbers are pixel centres.
-    centred = translation((-0.5, -0.5)) @ matrix @ translation((0.5, 0.5))
     return cv2.warpAffine(
         image,
-        centred[:2],
+        centred(matrix)[:2],
         size[::-1],
         flags=cv2.INTER_NEAREST if ids else cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
@@ -83,20 +96,27 @@ def warp(image: Any, matrix: Matrix, size: Size, fill: Any = 0) -> Any:
     )
 
 
-def move_flow(flow: Flow | None, matrix: Matrix, before: Matrix, size: Size) -> NDArray[np.float32]:
+def centred(matrix: Matrix) -> Matrix:
+    """The same for OpenCV, whose whole numbers are pixel centres."""
+    return translation((-0.5, -0.5)) @ matrix @ translation((0.5, 0.5))
+
+
+def move_flow(
+    flow: Flow | None, now: Placement, before: Placement, size: Size
+) -> NDArray[np.float32]:
     """Flow float32 [h, w, 2] of an augmented frame to the augmented frame before it.
 
     flow: of the pictures, [H, W, 2] (x, y) pixels to the picture before, None where they are one
-    and the same; matrix, before: of this frame and of the one before. A pixel p of the crop shows
-    q = matrix^-1 p of its picture, which lies at q + flow(q) in the one before.
+    and the same; now, before: of this frame and of the one before. A pixel p of the crop shows
+    q = M^-1 p of its picture, which lies at q + flow(q) in the one before.
     """
     height, width = size
     grid = np.mgrid[:height, :width].astype(np.float64) + 0.5
     points = np.stack([grid[1], grid[0], np.ones(size)])
-    source = np.einsum("ij,jhw->ihw", np.linalg.inv(matrix), points)
+    source = np.einsum("ij,jhw->ihw", np.linalg.inv(now.matrix), points)
     if flow is not None:
-        source[:2] += warp(flow, matrix, size).transpose(2, 0, 1)
-    moved = np.einsum("ij,jhw->ihw", before, source)
+        source[:2] += warp(flow, now.matrix, size).transpose(2, 0, 1)
+    moved = np.einsum("ij,jhw->ihw", before.matrix, source)
     return np.ascontiguousarray((moved - points)[:2].transpose(1, 2, 0), np.float32)
 
 

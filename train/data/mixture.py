@@ -132,8 +132,8 @@ def build_clips(options: Options, bad: BadFiles) -> ClipMixture:
     if options.flow == "files" and (options.reverse or options.order == "random"):
         raise InputError("--flow files: they hold the flow to the frame before, so clips run "
                          "forwards only: --reverse 0 and no --order random")  # fmt: skip
-    if options.flow_update == "released":
-        raise InputError("--flow-update released is not in this version: take exact")
+    if options.flow_update == "released" and options.flow != "files":
+        raise InputError("--flow-update released is about flow that is read: --flow files")
     if options.perturb and (len(options.perturb) != 2 or options.perturb[0] > options.perturb[1]):
         raise InputError("--perturb: expected two numbers, the least and the largest IoU")
     sources: list[Source] = [StillClips(root, options, bad) for root in options.stills]

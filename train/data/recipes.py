@@ -20,6 +20,7 @@ from .files import Image
 from .geometry import (
     Matrix,
     Motion,
+    Placement,
     Rng,
     Size,
     affine,
@@ -179,8 +180,8 @@ def find_recipe(recipes: dict[str, Recipe], name: str, flag: str) -> Recipe:
     return recipes[name]
 
 
-def place(rng: Rng, recipe: Recipe, ids: Sequence[Image], size: Size) -> list[Matrix]:
-    """A matrix per frame onto the crop of `size`; ids uint8 [H, W] of each frame, one size."""
+def place(rng: Rng, recipe: Recipe, ids: Sequence[Image], size: Size) -> list[Placement]:
+    """How each frame comes onto the crop of `size`; ids uint8 [H, W] of each frame, one size."""
     height, width = ids[0].shape
     common = affine(rng, recipe.common, (height, width))
     if rng.random() < recipe.flip:
@@ -197,17 +198,18 @@ def place(rng: Rng, recipe: Recipe, ids: Sequence[Image], size: Size) -> list[Ma
         points = base @ object_points(ids[0]) if recipe.aim != "anywhere" else np.zeros((3, 0))
         base = window(rng, canvas, size, points, recipe.aim) @ base
         canvas = (float(size[0]), float(size[1]))
-    matrices, moved = [], base
+    placements, change = [], np.eye(3)
     for frame in ids:
-        moved = affine(rng, recipe.each, canvas) @ (moved if recipe.drift else base)
-        matrix = moved
+        change = affine(rng, recipe.each, canvas) @ (change if recipe.drift else np.eye(3))
+        cut = np.eye(3)
         if recipe.window == "frame":
             points = np.zeros((3, 0))
             if recipe.aim != "anywhere":
-                points = matrix @ object_points(frame)
-            matrix = window(rng, canvas, size, points, recipe.aim) @ matrix
-        matrices.append(matrix)
-    return matrices
+                points = change @ base @ object_points(frame)
+            cut = window(rng, canvas, size, points, recipe.aim)
+        whole = round(canvas[0]), round(canvas[1])
+        placements.append(Placement(base, change, cut, whole))
+    return placements
 
 
 def fit(rng: Rng, recipe: Recipe, source: Size, size: Size) -> tuple[Matrix, tuple[Any, Any]]:

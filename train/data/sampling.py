@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
 
+from ..flow import released_flow
 from ..options import Options
 from ..schedule import Curriculum
 from .colour import Colours, recolour
@@ -238,16 +239,19 @@ def moving(
 ) -> Clip:
     """Frames of one size, moved and cut by the recipe; flows as `VideoClips.clip` reads them."""
     size = options.size
-    matrices = place(rng, recipe, ids, size)
+    placements = place(rng, recipe, ids, size)
+    matrices = [placement.matrix for placement in placements]
     clip = Clip(
         [warp(i, m, size, recipe.fill) for i, m in zip(images, matrices, strict=True)],
         [warp(i, m, size) for i, m in zip(ids, matrices, strict=True)],
     )
     if options.flow == "files":
         # Without files, of still images: the picture does not move in itself.
-        known = flows or [None] * len(matrices)
+        known = flows or [None] * len(placements)
+        move = released_flow if options.flow_update == "released" else move_flow
         moved = [
-            move_flow(known[t], matrices[t], matrices[t - 1], size) for t in range(1, len(matrices))
+            move(known[t], placements[t], placements[t - 1], size)
+            for t in range(1, len(placements))
         ]
         clip.flows = [np.zeros((*size, 2), np.float32), *moved]
         return clip

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 
 from vos_deploy.train.data.geometry import (
     Motion,
+    Placement,
     affine,
     bend,
     compose_flow,
@@ -55,11 +58,15 @@ def test_matrices_act_on_pixel_corners() -> None:
     assert np.abs(halved.astype(int) - averaged).max() <= 1
 
 
+def changed(matrix: Any) -> Placement:
+    return Placement(np.eye(3), matrix, np.eye(3), (50, 60))
+
+
 def test_flow_of_a_still_image_is_its_motion() -> None:
     """A point of the scene, in both frames, by the matrices themselves."""
     now = affine(RNG(1), Motion(20, 10, (0.9, 1.1), 0.1), (50, 60))
     before = affine(RNG(2), Motion(20, 10, (0.9, 1.1), 0.1), (50, 60))
-    flow = move_flow(None, now, before, (50, 60))
+    flow = move_flow(None, changed(now), changed(before), (50, 60))
     point = np.linalg.inv(now) @ [30.5, 20.5, 1]  # what pixel (30, 20) of this frame shows
     assert flow[20, 30] == pytest.approx((before @ point)[:2] - [30.5, 20.5], abs=1e-4)
 
@@ -69,7 +76,7 @@ def test_flow_moves_with_its_frames() -> None:
     flow = np.full((50, 60, 2), (3.0, -2.0), np.float32)
     now = translation((4, 1)) @ scaling(0.5, 0.5)
     before = translation((1, 7)) @ scaling(0.5, 0.5)
-    moved = move_flow(flow, now, before, (20, 20))
+    moved = move_flow(flow, changed(now), changed(before), (20, 20))
     assert moved[5:15, 8:15] == pytest.approx(
         np.broadcast_to([1.5 - 3, -1.0 + 6], (10, 7, 2)), abs=1e-5
     )

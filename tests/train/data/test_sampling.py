@@ -171,7 +171,8 @@ def test_objects_keep_their_colour_through_a_clip(name: str, davis: Path) -> Non
 
 def test_letterbox_turns_upright_pictures_and_has_black_borders() -> None:
     recipe = replace(VIDEOS["retrain"], trim=0.0, flip=0.0, common=STILLS["stm"].common)
-    (matrix,) = place(RNG(0), recipe, [np.zeros((200, 100), np.uint8)], (60, 107))
+    (placed,) = place(RNG(0), recipe, [np.zeros((200, 100), np.uint8)], (60, 107))
+    matrix = placed.matrix
     corners = matrix @ np.array([[0, 100.0], [0, 200], [1, 1]])
     # 200x100 turned is 100x200: half as high as wide, 53.5 rows of 60, three above.
     assert corners[0] == pytest.approx([0, 107]) and corners[1] == pytest.approx([3, 56.5])
@@ -180,7 +181,8 @@ def test_letterbox_turns_upright_pictures_and_has_black_borders() -> None:
 def test_area_crops_have_the_area_they_should() -> None:
     for seed in range(30):
         recipe = replace(VIDEOS["stcn"], flip=0.0, each=STILLS["stm"].common)
-        matrix, *_ = place(RNG(seed), recipe, [np.zeros((480, 854), np.uint8)] * 3, (384, 384))
+        placed, *_ = place(RNG(seed), recipe, [np.zeros((480, 854), np.uint8)] * 3, (384, 384))
+        matrix = placed.matrix
         share = (384 / matrix[0, 0]) * (384 / matrix[1, 1]) / (480 * 854)
         assert 0.36 <= share <= 1 and 3 / 4 <= matrix[1, 1] / matrix[0, 0] <= 4 / 3
 
