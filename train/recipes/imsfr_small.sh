@@ -21,4 +21,4 @@ python -m vos_deploy.train --method imsfr --stage 3 --output "$OUTPUT" \
     --pictures-every 100
 
 python -m vos_deploy.export --method imsfr --checkpoint "$OUTPUT/model.safetensors" \
-    --output "$OUTPUT/model"
+    --short-side 240 --output "$OUTPUT/model"

@@ -29,4 +29,4 @@ python -m vos_deploy.train --method rde --stage 3 --output "$OUTPUT/3" "${common
     --iterations 100 --learning-rate 2e-4 --warm-up 10 --average 0.95
 
 python -m vos_deploy.export --method rde --checkpoint "$OUTPUT/3/model.safetensors" \
-    --output "$OUTPUT/model"
+    --short-side 240 --output "$OUTPUT/model"
