@@ -18,6 +18,7 @@ from vos_deploy.export.cli import main
 from vos_deploy.export.export import METHODS, Options, export_graphs
 from vos_deploy.export.to_onnx import to_onnx
 from vos_deploy.export.verify import relative_error
+from vos_deploy.runtime.build import build as build_plan
 from vos_deploy.runtime.trackers.gfrtm import GFRTM
 
 SLOW = pytest.mark.slow
@@ -93,6 +94,13 @@ def test_exported_graphs_build() -> None:
 
     for name in GFRTM.graphs:
         assert len(build(onnx.load(gfrtm.exported() / f"{name}.onnx"))) > 1000, name
+
+
+def test_plan_from_a_model_of_any_size(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    bundle = Bundle.load(gfrtm.exported())
+    plan = build_plan(bundle, tmp_path / "any.plan", size=(101, 149), runtime="tensorrt_rtx")
+    assert (plan.size, plan.graphs.keys()) == ((101, 149), bundle.graphs.keys())
 
 
 @SLOW

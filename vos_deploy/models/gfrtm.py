@@ -176,9 +176,9 @@ class Cells(nn.Module):
         """[7, n]: 0 where one of n positions is in a cell, minus infinity elsewhere."""
         cells = torch.arange(GATE_CELLS, device=x.device).unsqueeze(1)
         at = torch.arange(n, device=x.device)
-        first = cells * n // GATE_CELLS
-        end = ((cells + 1) * n + GATE_CELLS - 1) // GATE_CELLS
-        inside = (at >= first) & (at < end)
+        # A cell is from floor(cell n / 7) to ceil((cell + 1) n / 7); by products, as TensorRT
+        # builds no whole-number divisions of what it knows.
+        inside = ((at + 1) * GATE_CELLS > cells * n) & (at * GATE_CELLS < (cells + 1) * n)
         return torch.where(inside, 0.0, -torch.inf).to(x.dtype)
 
 
