@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.commands import make_parser, run_command, setup_logging
@@ -30,6 +30,9 @@ from .gpu_measures import STEP, Labels, Outcome, flatness, follow, parity, speed
 from .gpu_report import Ledger, write_markdown
 from .options import frame_size, numbers, positive
 from .scene import scene
+
+if TYPE_CHECKING:
+    from .torch_backend import Mode
 
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --checkpoint stm=STM_weights.pth --output gpu.md"
 PACKAGES = ("torch", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python")
@@ -143,7 +146,7 @@ class MethodCheck:
             p for p in self.args.precisions if self._check("", p, "export", self._export, p)
         ]
         if "fp32" in exported:
-            self._check("onnxruntime", "fp32", "reference", self._refer)
+            self._check("PyTorch", "fp32", "reference", self._refer)
         for precision in exported:
             for engine in engines:
                 target = Target(engine, self._folder(precision))
@@ -219,7 +222,8 @@ class MethodCheck:
 
     def _refer(self) -> Outcome:
         frames = self.args.parity_frames
-        with Segmenter(self._folder("fp32"), device="cpu") as segmenter:
+        target = Target("PyTorch", self._folder("fp32"), self._torch("cpu", "eager"))
+        with target.segmenter() as (segmenter, _):
             self._reference = follow(segmenter, scene(self.args.size, PARITY_OBJECTS), frames)
         clip = islice(scene(self.args.size, PARITY_OBJECTS), frames)
         self._truth = [mask for _, mask in clip][1:]
@@ -232,9 +236,7 @@ class MethodCheck:
         with target.segmenter() as (segmenter, _):
             labels = follow(segmenter, clip, self.args.parity_frames)
         found = parity(labels, self._reference, self._truth)
-        text = (
-            f"smallest IoU {found.iou:.4f}, J&F {100 * found.score:+.2f}, against FP32 on the CPU"
-        )
+        text = f"smallest IoU {found.iou:.4f}, J&F {100 * found.score:+.2f}, against FP32 PyTorch"
         return Outcome(text, found.judge(*LIMITS) if self._trained else None)
 
     def _speed(self, target: Target, precision: str, objects: int) -> Outcome:
@@ -255,18 +257,17 @@ class MethodCheck:
         """PyTorch eager and compiled, on the GPU if there is one."""
         import torch
 
-        from .torch_backend import Mode, TorchBackend
-
         place = self.args.torch
         if place == "auto":
             place = "cuda" if torch.cuda.is_available() else "none"
-
-        def maker(mode: Mode) -> backends.BackendMaker:
-            return lambda bundle, threads: TorchBackend(bundle, self._network, place, mode)
-
         folder = self._folder(precision)
         modes: tuple[Mode, ...] = () if place == "none" else ("eager", "compiled")
-        return [Target(f"PyTorch {mode}", folder, maker(mode)) for mode in modes]
+        return [Target(f"PyTorch {mode}", folder, self._torch(place, mode)) for mode in modes]
+
+    def _torch(self, place: str, mode: Mode) -> backends.BackendMaker:
+        from .torch_backend import TorchBackend
+
+        return lambda bundle, threads: TorchBackend(bundle, self._network, place, mode)
 
 
 def _installed() -> list[str]:

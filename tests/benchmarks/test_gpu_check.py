@@ -76,7 +76,7 @@ def test_everything_there_is(quick):
         if (engine, check) != ("PyTorch eager", "memory")
     ]
     assert found["cpu", "fp32", "parity"] == (
-        "ok", "smallest IoU 1.0000, J&F +0.00, against FP32 on the CPU",
+        "ok", "smallest IoU 1.0000, J&F +0.00, against FP32 PyTorch",
     )  # fmt: skip
     # The same network in PyTorch, by way of its own modules: up to half-precision storage.
     assert found["PyTorch eager", "fp32", "parity"][0] == "ok"
