@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a small IMSFR: about ten minutes on two CPU cores. DATA holds
+# Trains a small IMSFR: about twenty minutes on a CPU core. DATA holds
 # static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in the DAVIS
 # layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
@@ -17,7 +17,7 @@ python -m vos_deploy.train --method imsfr --stage 3 --output "$OUTPUT" \
     --still-recipe mixed --video-recipe mixed --amp none \
     --iterations 500 --batch 2 --accumulate 2 --learning-rate 5e-4 --warm-up 50 \
     --schedule cosine --bootstrap 0.4 --bootstrap-from 200 --bootstrap-until 300 \
-    --clip-gradient 5 --average 0.99 --workers 1 --threads 2 --save-every 100 \
+    --clip-gradient 5 --average 0.99 --workers 1 --threads 1 --save-every 100 \
     --pictures-every 100
 
 python -m vos_deploy.export --method imsfr --checkpoint "$OUTPUT/model.safetensors" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a small RDE-VOS: about ten minutes on two CPU cores. DATA holds
+# Trains a small RDE-VOS: about twenty minutes on a CPU core. DATA holds
 # static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in the DAVIS
 # layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
@@ -15,7 +15,7 @@ common=(
     --davis "$DATA/davis2016/train" --video-share 0.5 --crop 240 --objects 2 --skip 3 15
     --still-recipe mixed --video-recipe mixed --batch 2 --accumulate 2 --amp none
     --schedule cosine --bootstrap 0.4 --bootstrap-from 200 --bootstrap-until 300 --clip-gradient 5
-    --workers 1 --threads 2 --save-every 100 --pictures-every 100
+    --workers 1 --threads 1 --save-every 100 --pictures-every 100
 )
 
 # As in stage 0, without compression.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a small RMNet and its TinyFlowNet: about ten minutes on two CPU cores. DATA holds
+# Trains a small RMNet and its TinyFlowNet: about twenty minutes on a CPU core. DATA holds
 # static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in the
 # DAVIS layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
@@ -13,7 +13,7 @@ clips=(--stills "$DATA"/static/{ECSSD,CCP,WeizmannHorse,HumanSeg} --davis "$DATA
     --video-share 0.5 --still-recipe mixed --video-recipe mixed --flow dis --crop 240
     --order time --skip 3 15 --epochs 0 --rate-plateaus 0
     --backbone resnet18 --key-dim 64 --value-dim 128 --decoder-width 64 --flow-width 16
-    --workers 1 --threads 2 --save-every 100)
+    --workers 1 --threads 1 --save-every 100)
 
 # As with STM's demonstration model, the trunks stay ImageNet's and the keys match by looks:
 # thirty videos are too few to learn either.
