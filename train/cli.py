@@ -161,9 +161,9 @@ def train(run: Run) -> None:
     from .data.mixture import build_clips
     from .loop import Trainer
     from .processes import Processes
-    from .tasks import find_task
+    from .tasks import TASKS
 
-    task_type = find_task(run.method)
+    task_type = TASKS[run.method]
     task_type.check(run.options)
     check(run)
     options = run.options

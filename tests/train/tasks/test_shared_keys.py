@@ -12,7 +12,7 @@ from vos_deploy.models.resnet import BACKBONES, Trunk
 from vos_deploy.models.stcn import memory_read
 from vos_deploy.train.stages.imsfr import IMSFROptions
 from vos_deploy.train.stages.rde import RDEOptions
-from vos_deploy.train.tasks import find_task
+from vos_deploy.train.tasks import TASKS
 from vos_deploy.train.tasks.shared_keys import read
 
 NAMES = {"res2": "layer1", "res3": "layer2", "res4": "layer3"}
@@ -71,7 +71,7 @@ def test_both_encoders_start_from_imagenet(method: str, objects: int, tmp_path: 
         backbone="resnet50", decoder_width=8, **SMALL[method], objects=objects,
         imagenet=key_path, imagenet_value=value_path,
     )  # fmt: skip
-    model = find_task(method).build(options).model
+    model = TASKS[method].build(options).model
     frame, nothing = torch.randn(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
     with torch.inference_mode():
         for found, expected in zip(
@@ -92,20 +92,20 @@ def test_one_file_is_for_both_encoders_if_it_fits(tmp_path: Path) -> None:
     options = RDEOptions(
         backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, imagenet=path
     )
-    model = find_task("rde").build(options).model
+    model = TASKS["rde"].build(options).model
     expected = trunk.conv1.weight.detach()
     assert torch.equal(model.key_encoder.conv1.weight.detach(), expected)
     assert torch.equal(model.value_encoder.conv1.weight.detach()[:, :3], expected)
     wrong = RDEOptions(backbone="resnet50", key_dim=8, value_dim=16, decoder_width=8, imagenet=path,
                        imagenet_value=path)  # fmt: skip
     with pytest.raises(ModelError, match="is it of another ResNet"):
-        find_task("rde").build(wrong)
+        TASKS["rde"].build(wrong)
 
 
 def test_a_network_of_one_object_is_the_same_beside_others() -> None:
     torch.manual_seed(0)
     model = (
-        find_task("rde")
+        TASKS["rde"]
         .build(RDEOptions(backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, objects=1))
         .model
     )
