@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains the demonstration weights of STM (vos_deploy/weights/stm.safetensors): about 12 minutes on
-# two CPU cores. DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each),
-# davis2016/train in the DAVIS layout, and the ImageNet weights of a ResNet-18.
+# Trains the demonstration weights of STM (vos_deploy/weights/stm.safetensors): about an hour and a
+# quarter on a CPU core. DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in
+# each), davis2016/train in the DAVIS layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
 : "${DATA:?set DATA to the folder of the data sets}"
 OUTPUT=${OUTPUT:-runs/stm_demo}
@@ -14,9 +14,9 @@ python -m vos_deploy.train --method stm --stage mixed --output "$OUTPUT" \
     --freeze Encoder_Q,KV_Q_r4.Key,KV_M_r4.Key,Encoder_M.conv1.,Encoder_M.bn1,Encoder_M.res \
     --stills "$DATA"/static/{ECSSD,CCP,WeizmannHorse,HumanSeg} \
     --davis "$DATA/davis2016/train" --video-share 0.5 --crop 240 --objects 2 --skip 3 15 \
-    --iterations 800 --batch 2 --accumulate 2 --learning-rate 5e-4 --warm-up 50 \
-    --schedule cosine --loss both --bootstrap 0.4 --bootstrap-from 200 --clip-gradient 5 \
-    --average 0.99 --half --workers 1 --threads 2 --save-every 100
+    --iterations 3000 --batch 2 --accumulate 2 --learning-rate 5e-4 --warm-up 50 \
+    --schedule cosine --loss both --bootstrap 0.4 --bootstrap-from 300 --clip-gradient 5 \
+    --average 0.99 --half --workers 1 --threads 1 --save-every 100
 
 # The weights that ship, and the model that make demo runs.
 cp "$OUTPUT/model.safetensors" vos_deploy/weights/stm.safetensors
