@@ -21,7 +21,7 @@ from vos_deploy.methods import METHODS
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import Backend
 from vos_deploy.runtime.build import build
-from vos_deploy.runtime.engines.fused_read import count_reads
+from vos_deploy.runtime.engines.fused_read import reads
 from vos_deploy.runtime.engines.library import RUNTIMES, import_runtime
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -218,7 +218,7 @@ class MethodCheck:
 
     def _fusable(self, precision: str) -> bool:
         bundle = Bundle.load(self._folder(precision))
-        return any(count_reads(name, bundle.read(name)) for name in bundle.graphs)
+        return any(reads(bundle.read(name)) for name in bundle.graphs)
 
     def _refer(self) -> Outcome:
         frames = self.args.parity_frames

@@ -184,7 +184,9 @@ def _prepare_fused_read(
     bundle: Bundle, onnx: Mapping[str, bytes], module: Any, gpu: Gpu | None
 ) -> None:
     plugin.prepare(module, None if gpu is None else gpu.compute_capability)
-    if not sum(plugin.count_reads(name, content) for name, content in onnx.items()):
+    for name, content in onnx.items():
+        plugin.check_scale(name, content)
+    if not any(map(plugin.reads, onnx.values())):
         raise InputError(
             f"{bundle.folder} has no read of the memory that can be fused: {bundle.method} reads "
             "otherwise; build without --fused-read"

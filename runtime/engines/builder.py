@@ -117,8 +117,7 @@ class EngineBuilder:
         parser: trt.OnnxParser = self._module.OnnxParser(network, self._log.native)
         if parser.parse(onnx):
             if self._fused_read:
-                reads = fused_read.count_reads(name, onnx)
-                fused_read.check_taken(self._module, network, name, reads)
+                fused_read.check_taken(self._module, network, name, onnx)
             return network
         found = [_described(parser.get_error(i)) for i in range(parser.num_errors)]
         raise ModelError(

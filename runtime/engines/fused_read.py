@@ -76,7 +76,7 @@ def _plugin(
     def implement(
         query_key: Any, memory_key: Any, memory_value: Any, outputs: Any, tactic: Any
     ) -> Any:
-        queries, channels = query_key.shape_expr
+        queries, channels = query_key.shape_expr[0], memory_key.shape_expr[1]
         tokens, width = memory_value.shape_expr
         dtype = _dtype(query_key, memory_key, memory_value)
         aligned = width.is_constant and width.constant_value() % 16 == 0
@@ -112,37 +112,41 @@ def _dtype(*tensors: Any) -> str:
     return known[names.pop()]
 
 
-def count_reads(name: str, content: bytes) -> int:
-    """How many reads of the memory in an ONNX graph have a plugin.
-
-    Raises ModelError for a read whose scores are scaled in another way than the kernel's.
-    """
+def reads(content: bytes) -> list[Any]:
+    """The nodes of an ONNX graph that have a plugin."""
     import onnx
 
-    graph = onnx.load_model_from_string(content).graph
-    shapes = {
+    nodes = onnx.load_model_from_string(content).graph.node
+    return [node for node in nodes if node.domain == DOMAIN and node.op_type in OPS]
+
+
+def check_scale(name: str, content: bytes) -> None:
+    """Raise ModelError for a read whose scores are scaled in another way than the kernel's."""
+    import onnx
+
+    inputs = {
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in (*graph.input, *graph.value_info)
+        for value in onnx.load_model_from_string(content).graph.input
     }
-    reads = [node for node in graph.node if node.domain == DOMAIN and node.op_type in OPS]
-    for node in reads:
+    for node in reads(content):
         scale = next(a.f for a in node.attribute if a.name == "scale")
-        channels = shapes.get(node.input[0], [0, 0])[-1]
+        # Keys of the memory are always an input; those of the query may be computed.
+        channels = inputs.get(node.input[1], [0])[-1]
         if channels < 1 or abs(scale * channels**0.5 - 1) > 1e-3:
             raise ModelError(
                 f"{node.op_type} in the graph {name!r} has {channels or 'varying'} channels and "
                 f"scale {scale:.4g}, and the fused read is made for channels ** -0.5; build "
                 "without --fused-read"
             )
-    return len(reads)
 
 
-def check_taken(module: Any, network: trt.INetworkDefinition, name: str, reads: int) -> None:
+def check_taken(module: Any, network: trt.INetworkDefinition, name: str, content: bytes) -> None:
     """Raise ModelError unless the parser put the plugin in place of every read."""
     kinds = [network.get_layer(index).type.name for index in range(network.num_layers)]
     taken = sum(kind.startswith("PLUGIN") for kind in kinds)
-    if taken != reads:
+    expected = len(reads(content))
+    if taken != expected:
         raise ModelError(
-            f"{module.__name__} {module.__version__} took the fused read for {taken} of {reads} "
+            f"{module.__name__} {module.__version__} took the fused read for {taken} of {expected} "
             f"reads in the graph {name!r}; it needs 10.10 or later: build without --fused-read"
         )

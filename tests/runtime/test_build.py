@@ -179,7 +179,8 @@ class TestGpuAndCache:
         )
         with pytest.raises(InputError, match=r"no read of the memory that can be fused"):
             built(fused_read=True)
-        monkeypatch.setattr(build_module.plugin, "count_reads", lambda name, content: 1)
+        monkeypatch.setattr(build_module.plugin, "reads", lambda content: ["a read"])
+        monkeypatch.setattr(build_module.plugin, "check_scale", lambda name, content: None)
         plan, _ = built(fused_read=True)
         assert prepared == ["8.9", "8.9"]
         assert Bundle.load(plan.folder).engine.fused_read

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime.engines import fused_read
 
@@ -192,41 +192,55 @@ class TestRefused:
             fused_read.prepare(old, "8.9")
 
 
-def graph(op: str, channels: int | str, scale: float) -> bytes:
+def graph(*ops: str, channels: int | str, scale: float) -> bytes:
     def tensor(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
-    node = helper.make_node(op, ["q", "k", "v"], ["r"], domain="vos_deploy", scale=scale)
+    nodes = [
+        helper.make_node(op, ["q", "k", "v"], [f"r{n}"], domain="vos_deploy", scale=scale)
+        for n, op in enumerate(ops)
+    ]
     inputs = [tensor("q", 6, channels), tensor("k", "N", channels), tensor("v", "N", 32)]
-    built = helper.make_graph([node], "read", inputs, [tensor("r", 6, 32)])
+    built = helper.make_graph(nodes, "read", inputs, [tensor("r0", 6, 32)])
     content: bytes = helper.make_model(built, ir_version=10).SerializeToString()
     return content
 
 
 def test_reads_that_have_a_plugin():
-    assert fused_read.count_reads("read", graph("MemoryReadL2", 64, 0.125)) == 1
-    assert fused_read.count_reads("read", graph("MemoryReadTopK", 64, 0.125)) == 0
+    content = graph("MemoryReadL2", channels=64, scale=0.125)
+    assert len(fused_read.reads(content)) == 1
+    fused_read.check_scale("read", content)
+    assert not fused_read.reads(graph("MemoryReadTopK", channels=64, scale=0.125))
 
 
 @pytest.mark.parametrize(("channels", "scale"), [(64, 0.25), ("C", 0.125)])
 def test_scores_of_another_scale(channels, scale):
     with pytest.raises(ModelError, match=r"made for channels \*\* -0\.5"):
-        fused_read.count_reads("read", graph("MemoryRead", channels, scale))
+        fused_read.check_scale("read", graph("MemoryRead", channels=channels, scale=scale))
 
 
-def test_the_read_of_a_real_model(tmp_path):
-    from vos_deploy.bundle import Bundle, demonstration_model
-
+def test_the_read_of_a_real_model():
     bundle = Bundle.load(demonstration_model())
-    counts = {name: fused_read.count_reads(name, bundle.read(name)) for name in bundle.graphs}
+    counts = {name: len(fused_read.reads(bundle.read(name))) for name in bundle.graphs}
     assert counts == {"encoder": 0, "memorize": 0, "memory_read": 1, "decoder": 0}
-    assert onnx.load_model_from_string(bundle.read("memory_read")).functions
+    fused_read.check_scale("memory_read", bundle.read("memory_read"))
+
+
+def test_query_that_is_computed():
+    """RMNet's, of which the regions are cut out first."""
+    from vos_deploy.export.rmnet_read import read_graphs
+    from vos_deploy.export.to_onnx import to_onnx
+
+    model = to_onnx(read_graphs(16, 32, (4, 6))["memory_read"], fixed_size=False)
+    assert len(fused_read.reads(model.SerializeToString())) == 1
+    fused_read.check_scale("memory_read", model.SerializeToString())
 
 
 def test_parser_that_takes_the_function_instead():
     layers = [SimpleNamespace(type=SimpleNamespace(name=n)) for n in ("SOFTMAX", "PLUGIN_V3")]
     network: Any = SimpleNamespace(num_layers=2, get_layer=layers.__getitem__)
     module = SimpleNamespace(__name__="tensorrt", __version__="10.8")
-    fused_read.check_taken(module, network, "memory_read", 1)
+    one, two = (graph(*["MemoryRead"] * n, channels=64, scale=0.125) for n in (1, 2))
+    fused_read.check_taken(module, network, "memory_read", one)
     with pytest.raises(ModelError, match="1 of 2 reads in the graph 'memory_read'"):
-        fused_read.check_taken(module, network, "memory_read", 2)
+        fused_read.check_taken(module, network, "memory_read", two)
