@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vos_deploy.masks import object_ids, one_hot
-from vos_deploy.models.gfrtm import GFRTM, DeepFeatures, ShallowFeatures
-from vos_deploy.models.gfrtm_decoder import merge, sum_shifted
-from vos_deploy.target import FAST, SLOW, TargetModel, initial_weights
-from vos_deploy.target.augment import augment
+from vos_deploy.models.gfrtm.decoder import merge, sum_shifted
+from vos_deploy.models.gfrtm.network import GFRTM, DeepFeatures, ShallowFeatures
+from vos_deploy.runtime.trackers.gfrtm.target import (
+    FAST,
+    SLOW,
+    TargetModel,
+    initial_weights,
+)
+from vos_deploy.runtime.trackers.gfrtm.target.augment import augment
 
 SAMPLES = 80
 

@@ -20,9 +20,9 @@ from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import Backend
+from vos_deploy.runtime.backends.tensorrt.fused_read import reads
+from vos_deploy.runtime.backends.tensorrt.library import RUNTIMES, import_runtime
 from vos_deploy.runtime.build import build
-from vos_deploy.runtime.engines.fused_read import reads
-from vos_deploy.runtime.engines.library import RUNTIMES, import_runtime
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions

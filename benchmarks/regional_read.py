@@ -14,9 +14,15 @@ import numpy as np
 from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
-from vos_deploy.regions import MARGIN, STRIDE, leading_padding, places, tokens_inside
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import DEVICES, Backend
+from vos_deploy.runtime.trackers.rmnet.tokens import (
+    MARGIN,
+    STRIDE,
+    leading_padding,
+    places,
+    tokens_inside,
+)
 
 from . import conditions, report
 from .options import add_report_arguments, frame_size, positive
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def official_reads(folder: Path) -> Bundle:
     """A model of the two read graphs alone, which hold no weights."""
     try:
-        from vos_deploy.export.rmnet_read import read_graphs
+        from vos_deploy.export.methods.rmnet.read import read_graphs
         from vos_deploy.export.to_onnx import tensor_specs, to_onnx
     except ImportError as error:
         raise InputError(

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle
-from vos_deploy.export.export import METHODS, TRACED_SIZE
+from vos_deploy.export.export import TRACED_SIZE
+from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 from vos_deploy.runtime.backends import Array, Backend
 
@@ -61,7 +62,7 @@ class TorchBackend(Backend):
         self._place = torch.device(place)
         network = copy.deepcopy(network).to(self._place)
         network = network.half() if bundle.precision == "fp16" else network
-        specs = METHODS[bundle.method].graphs(network, bundle.size or TRACED_SIZE)
+        specs = find_part(bundle.method, "EXPORT").graphs(network, bundle.size or TRACED_SIZE)
         self._inputs = {name: tuple(spec.inputs) for name, spec in specs.items()}
         self._outputs = {name: tuple(spec.outputs) for name, spec in specs.items()}
         self._modules: dict[str, Any] = {

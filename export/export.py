@@ -13,9 +13,9 @@ from onnx import ModelProto
 
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
+from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 
-from . import gfrtm, imsfr, rde, rmnet, stm
 from .compress import store_half
 from .graph import MethodExport
 from .to_onnx import tensor_specs, to_onnx
@@ -23,15 +23,6 @@ from .verify import TOLERANCES, Comparison, compare, sample_clip
 
 # A size to trace with where the model takes any: nothing in it is a multiple of 16.
 TRACED_SIZE = (101, 149)
-
-
-METHODS: dict[str, MethodExport] = {
-    "stm": stm.EXPORT,
-    "rmnet": rmnet.EXPORT,
-    "rde": rde.EXPORT,
-    "imsfr": imsfr.EXPORT,
-    "gfrtm": gfrtm.EXPORT,
-}
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ def export(
     `model` is float32, in eval mode. `report` is called once per output. A model out of tolerance
     is written too, so that it can be looked at; its manifest says so.
     """
-    method = METHODS[model.method]
+    method: MethodExport = find_part(model.method, "EXPORT")
     models = export_graphs(model, options)
     if options.half_storage:
         for graph in models.values():
@@ -104,7 +95,7 @@ def export(
 def export_graphs(model: Network, options: Options) -> dict[str, ModelProto]:
     """The ONNX graphs by name, in the precision asked for."""
     network = copy.deepcopy(model).half() if options.precision == "fp16" else model
-    specs = METHODS[model.method].graphs(network, options.size or TRACED_SIZE)
+    specs = find_part(model.method, "EXPORT").graphs(network, options.size or TRACED_SIZE)
     with torch.no_grad():
         return {
             name: to_onnx(spec, fixed_size=options.size is not None)

@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from vos_deploy.bundle import TensorSpec
 
-from .functions import OPSET, add_functions
 from .graph import GraphSpec, Shape
+from .ops import OPSET, add_functions
 
 # Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, chosen frames,
 # queries and memory tokens inside boxes.

@@ -17,10 +17,10 @@ from vos_deploy.manifest import export_command
 from vos_deploy.plan import SUFFIX
 
 from .backends.cuda import Gpu, describe_gpu, import_cuda
-from .engines import fused_read as plugin
-from .engines.builder import EngineBuilder, EngineError
-from .engines.library import RUNTIMES, import_runtime
-from .engines.profiles import Limits, dimension_ranges, parse_range, with_sides
+from .backends.tensorrt import fused_read as plugin
+from .backends.tensorrt.builder import EngineBuilder, EngineError
+from .backends.tensorrt.library import RUNTIMES, import_runtime
+from .backends.tensorrt.profiles import Limits, dimension_ranges, parse_range, with_sides
 
 MAX_OBJECTS = 4
 MEMORY_FRAMES = 20

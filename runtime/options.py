@@ -3,13 +3,13 @@
 import argparse
 from typing import Any
 
-from .trackers import TRACKERS, Option
+from .trackers import Option, find_all
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
     """One argument per option name; a method refuses options that are not its own."""
     group = parser.add_argument_group("options of the methods")
-    settings = {name: list(t.settings) for name, t in TRACKERS.items() if t.settings}
+    settings = {name: list(t.settings) for name, t in find_all().items() if t.settings}
     group.add_argument(
         "--setting",
         default=argparse.SUPPRESS,
@@ -42,7 +42,7 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
 def _by_name() -> dict[str, dict[str, Option]]:
     """Option name -> the methods that have it, each with its own."""
     table: dict[str, dict[str, Option]] = {}
-    for method, tracker in TRACKERS.items():
+    for method, tracker in find_all().items():
         for option in tracker.options:
             table.setdefault(option.name, {})[method] = option
     return table

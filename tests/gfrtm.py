@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tests import golden
 from vos_deploy.export.export import Options, export
 from vos_deploy.models import create
-from vos_deploy.models.gfrtm import GFRTM
+from vos_deploy.models.gfrtm.network import GFRTM
 from vos_deploy.models.imagenet import STAGES
 
 Float = NDArray[np.float64]

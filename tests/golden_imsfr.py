@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import golden
-from .golden import error
+from tests import golden
+from tests.golden import error
 
 STRICT = 1e-4
 # With near ties: nearly all probabilities, every one, and the share of pixels labelled otherwise.

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import golden
-from .golden import error
+from tests import golden
+from tests.golden import error
 
 PIXELS = 1e-4  # share of the pixels that may be labelled otherwise, near-ties left out
 

@@ -17,7 +17,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests import golden  # noqa: E402
-from vos_deploy.models import RMNet, create  # noqa: E402
+from vos_deploy.models import create  # noqa: E402
+from vos_deploy.models.rmnet import RMNet  # noqa: E402
 
 NARROW = {
     "backbone": "resnet18",

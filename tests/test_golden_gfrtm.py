@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 import vos_deploy  # noqa: E402
 from tests import gfrtm, golden  # noqa: E402
 from tests.golden import error, needs_golden  # noqa: E402
-from vos_deploy.runtime.trackers.gfrtm import GFRTM  # noqa: E402
+from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM  # noqa: E402
 
 TEMPLATE, PROJECT, KERNEL, SCORE, DEEP, LOGITS, PIXELS = 1e-5, 1e-5, 1e-5, 1e-3, 2e-3, 2e-2, 30
 SLOW = pytest.mark.slow

@@ -118,8 +118,8 @@ def test_size_that_is_no_multiple_of_16(any_size: Path) -> None:
 def test_small_objects_and_three_memory_frames(any_size: Path) -> None:
     """Tight boxes: both reads of the exported graphs, on memory that was written one by one."""
     from vos_deploy.bundle import Bundle
-    from vos_deploy.regions import places, tokens_inside
     from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
+    from vos_deploy.runtime.trackers.rmnet.tokens import places, tokens_inside
 
     recorded, frames = golden.arrays("rmnet"), golden.clip()[0]
     first = np.stack([recorded["TF_small_mask"] == i for i in (1, 2)]).astype(np.float32)

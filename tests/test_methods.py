@@ -1,4 +1,4 @@
-"""Every method is everywhere: one table each in models, export, runtime and benchmarks."""
+"""Every method has all its parts."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from vos_deploy.methods import METHODS
-from vos_deploy.runtime.trackers import TRACKERS
+from vos_deploy.errors import InputError
+from vos_deploy.methods import METHODS, find_part
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_trackers() -> None:
-    assert list(TRACKERS) == list(METHODS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("part", ["NETWORK", "EXPORT", "TRACKER", "TRAINING", "TASK"])
+def test_parts(method: str, part: str) -> None:
+    if part not in ("TRACKER", "TRAINING"):
+        pytest.importorskip("torch")
+    if part == "EXPORT":
+        pytest.importorskip("onnx")
+    assert find_part(method, part) is not None
 
 
-def test_networks_exports_and_followers() -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("onnx")
-    from vos_deploy.benchmarks.eager import FOLLOWERS
-    from vos_deploy.export.export import METHODS as EXPORTS
-    from vos_deploy.models import METHODS as NETWORKS
-
-    assert list(NETWORKS) == list(EXPORTS) == list(METHODS)
-    assert list(FOLLOWERS) == list(METHODS)
-    assert all(network.method == name for name, network in NETWORKS.items())
+def test_unknown_method() -> None:
+    with pytest.raises(InputError, match=r"unknown method 'sam': expected one of stm, "):
+        find_part("sam", "TRACKER")
 
 
 def test_pages() -> None:

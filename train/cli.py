@@ -14,9 +14,10 @@ from typing import Any
 
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError
+from vos_deploy.methods import METHODS, find_part
 
 from .options import Options, add_flags, build, read_toml, to_toml
-from .stages import TRAININGS, Stage, Training, find_training
+from .stage import Stage, Training
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser whose options and defaults are those of the method and stage in `arguments`."""
     known, _ = _selectors(argparse.ArgumentParser(add_help=False)).parse_known_args(arguments)
     method, name, _ = _select(known)
-    training = find_training(method)
+    training: Training = find_part(method, "TRAINING")
     shown: dict[str, Any] = {"output": f"runs/{method}"}
     if (stage := training.stages.get(name or training.default or "")) is not None:
         shown |= stage.values
@@ -67,7 +68,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--method", choices=list(TRAININGS), help="which network (default: stm)")
+    parser.add_argument("--method", choices=list(METHODS), help="which network (default: stm)")
     parser.add_argument("--stage", help="which of its stages: option defaults")
     parser.add_argument(
         "--config", type=Path, metavar="FILE.toml", help="options; the command line goes before it"
@@ -92,7 +93,7 @@ def parse(arguments: Sequence[str]) -> Run:
     print_config = given.pop("print_config")
     selectors = {name: given.pop(name) for name in ("method", "stage", "config")}
     method, name, config = _select(argparse.Namespace(**selectors))
-    training = find_training(method)
+    training: Training = find_part(method, "TRAINING")
     if name is None:
         # A method alone lists its stages; data alone are trained on by the default one.
         if not print_config and not given and not config:
@@ -161,9 +162,8 @@ def train(run: Run) -> None:
     from .data.mixture import build_clips
     from .loop import Trainer
     from .processes import Processes
-    from .tasks import TASKS
 
-    task_type = TASKS[run.method]
+    task_type = find_part(run.method, "TASK")
     task_type.check(run.options)
     check(run)
     options = run.options

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vos_deploy.models import STM
-from vos_deploy.models.rde_compress import Compression
-from vos_deploy.models.stcn import KeyEncoder, normalize
+from vos_deploy.models.rde.compress import Compression
+from vos_deploy.models.shared_keys import KeyEncoder, normalize
+from vos_deploy.models.stm import STM
 
 from .data.mixture import Sample
 

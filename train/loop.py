@@ -29,7 +29,7 @@ from .data.mixture import Sample, collate
 from .options import Options
 from .processes import Processes, random_state, restore_random_state
 from .schedule import Step, learning_rate
-from .tasks import Task
+from .task import Task
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _BACKENDS = {
     "cpu": ("ort", "OnnxRuntimeBackend"),
     "cuda": ("ort_cuda", "OrtCudaBackend"),
-    "tensorrt": ("tensorrt", "TensorRTBackend"),
+    "tensorrt": ("tensorrt.backend", "TensorRTBackend"),
 }
 
 DEVICES = ("auto", *_BACKENDS)

@@ -2,23 +2,16 @@
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
+from vos_deploy.methods import METHODS, find_part
 
 from .base import Option, Tracker
-from .gfrtm import GFRTM
-from .imsfr import IMSFR
-from .rde import RDE
-from .rmnet import RMNet
-from .stm import STM
 
-__all__ = ["TRACKERS", "Option", "Tracker", "find"]
+__all__ = ["Option", "Tracker", "find", "find_all"]
 
-TRACKERS: dict[str, type[Tracker]] = {
-    "stm": STM,
-    "rmnet": RMNet,
-    "rde": RDE,
-    "imsfr": IMSFR,
-    "gfrtm": GFRTM,
-}
+
+def find_all() -> dict[str, type[Tracker]]:
+    """The trackers of all methods, by name."""
+    return {method: find_part(method, "TRACKER") for method in METHODS}
 
 
 def find(bundle: Bundle) -> type[Tracker]:
@@ -26,12 +19,12 @@ def find(bundle: Bundle) -> type[Tracker]:
 
     Raises ModelError for a method this version does not run, or if the model lacks a graph.
     """
-    tracker = TRACKERS.get(bundle.method)
-    if tracker is None:
+    if bundle.method not in METHODS:
         raise ModelError(
             f"the model in {bundle.folder} is of the method {bundle.method!r}, and this version "
-            f"runs {', '.join(TRACKERS)}; upgrade with: pip install --upgrade vos_deploy"
+            f"runs {', '.join(METHODS)}; upgrade with: pip install --upgrade vos_deploy"
         )
+    tracker: type[Tracker] = find_part(bundle.method, "TRACKER")
     missing = [name for name in tracker.graphs if name not in bundle.graphs]
     if missing:
         raise ModelError(

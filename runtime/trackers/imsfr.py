@@ -238,3 +238,6 @@ class IMSFR(SharedKeys[Memory]):
             {**{n: r.reshape(shape) for n, r in reads.items()}, **shared, "image": self.image},
             {"probabilities": self.probabilities, "labels": self.labels},
         )
+
+
+TRACKER = IMSFR

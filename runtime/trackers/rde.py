@@ -284,3 +284,6 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
             {"readout": self.readout.reshape(grids), **shared, "image": self.image},
             {"probabilities": self.probabilities, "labels": self.labels},
         )
+
+
+TRACKER = RDE

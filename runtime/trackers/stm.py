@@ -118,3 +118,6 @@ class STM(Tracker):
             {"readout": grids, "query_value": query_value, **skips, "image": self.image},
             {"probabilities": self.probabilities, "labels": self.labels},
         )
+
+
+TRACKER = STM

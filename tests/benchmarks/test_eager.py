@@ -12,8 +12,9 @@ from vos_deploy.errors import InputError
 torch = pytest.importorskip("torch")
 
 from vos_deploy.benchmarks.eager import EagerSTM, load_network  # noqa: E402
-from vos_deploy.models import STM, save_checkpoint  # noqa: E402
-from vos_deploy.models.reference import segment_stm  # noqa: E402
+from vos_deploy.models import save_checkpoint  # noqa: E402
+from vos_deploy.models.stm import STM  # noqa: E402
+from vos_deploy.reference.stm import segment_stm  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

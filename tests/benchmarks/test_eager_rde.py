@@ -10,8 +10,8 @@ from vos_deploy.benchmarks.scene import scene
 torch = pytest.importorskip("torch")
 
 from vos_deploy.benchmarks.eager import follower  # noqa: E402
-from vos_deploy.models import RDE  # noqa: E402
-from vos_deploy.models.rde_reference import segment_rde  # noqa: E402
+from vos_deploy.models.rde import RDE  # noqa: E402
+from vos_deploy.reference.rde import segment_rde  # noqa: E402
 
 
 @pytest.mark.parametrize("mode", ["two-frames-compress", "stm"])

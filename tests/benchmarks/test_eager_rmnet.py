@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from tests.rmnet import small_network  # noqa: E402
 from vos_deploy.benchmarks.eager_rmnet import EagerRMNet  # noqa: E402
-from vos_deploy.models.rmnet_reference import segment_rmnet  # noqa: E402
+from vos_deploy.reference.rmnet import segment_rmnet  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

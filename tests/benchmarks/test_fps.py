@@ -14,7 +14,7 @@ from vos_deploy.benchmarks.cli import main
 from vos_deploy.benchmarks.scene import scene
 from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.commands import run_command
-from vos_deploy.runtime.trackers import TRACKERS
+from vos_deploy.runtime.trackers.stm import STM
 
 STAGES = {"encoder": 0.004, "decoder": 0.002}
 
@@ -46,7 +46,7 @@ def no_pause(monkeypatch):
 @pytest.fixture
 def model(monkeypatch, tmp_path):
     """A model folder that a `Still` runs."""
-    graphs = {name: Graph((), ()) for name in TRACKERS["stm"].graphs}
+    graphs = {name: Graph((), ()) for name in STM.graphs}
     bundle = Bundle("stm", "fp32", graphs, size=(48, 64), folder=tmp_path / "stm")
     monkeypatch.setattr(Bundle, "load", lambda path: bundle)
     monkeypatch.setattr(fps, "Segmenter", Still)

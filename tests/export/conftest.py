@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vos_deploy.models import STM, create  # noqa: E402
+from vos_deploy.models import create  # noqa: E402
+from vos_deploy.models.stm import STM  # noqa: E402
 
 
 def small_stm(**config: object) -> STM:

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from onnx import ModelProto
 
+from tests.export.conftest import small_stm
 from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.export.export import Options, export_graphs
 from vos_deploy.export.to_onnx import tensor_specs
 from vos_deploy.runtime.build import build as build_plan
-
-from .conftest import small_stm
 
 pytest.importorskip("tensorrt_rtx")
 

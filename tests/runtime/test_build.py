@@ -15,9 +15,9 @@ from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
 from vos_deploy.runtime import build as build_module
 from vos_deploy.runtime.backends.cuda import Gpu
+from vos_deploy.runtime.backends.tensorrt.builder import EngineError
+from vos_deploy.runtime.backends.tensorrt.compatibility import rebuild_command
 from vos_deploy.runtime.build import build, main
-from vos_deploy.runtime.engines.builder import EngineError
-from vos_deploy.runtime.engines.compatibility import rebuild_command
 
 HERE = ("--runtime", "tensorrt_rtx")
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from vos_deploy.masks import read_mask, write_mask
-from vos_deploy.runtime import run, trackers
+from vos_deploy.runtime import run
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.trackers import STM, Option
+from vos_deploy.runtime.trackers import Option
+from vos_deploy.runtime.trackers.stm import STM
 
 HEIGHT, WIDTH = 48, 64
 COLOURS = {1: (200, 30, 30), 2: (30, 200, 30)}
@@ -233,7 +234,7 @@ def test_methods_declare_their_options(command, monkeypatch, capsys):
             given.update(options)
             super().__init__(*arguments)
 
-    monkeypatch.setitem(trackers.TRACKERS, "stm", Tuned)
+    monkeypatch.setattr("vos_deploy.runtime.trackers.stm.TRACKER", Tuned)
     assert command("--top-k", "3", "--fast", "--frames", "2") == 0
     assert given == {"top_k": 3, "mode": "update", "fast": True}
     with pytest.raises(SystemExit):

@@ -63,7 +63,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from vos_deploy.models.gfrtm import FullTrunk
+    from vos_deploy.models.gfrtm.network import FullTrunk
     from vos_deploy.models.imagenet import STAGES
     from vos_deploy.models.resnet import BACKBONES
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from vos_deploy.models import create
-from vos_deploy.models.rde_compress import Compression
-from vos_deploy.models.stcn import normalize, similarity
+from vos_deploy.models.rde.compress import Compression
+from vos_deploy.models.shared_keys import normalize, similarity
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips
 from vos_deploy.train.keys import align_keys, align_shared_key, compress_to_mean

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from vos_deploy.methods import METHODS, find_part
 from vos_deploy.train.cli import parse
 from vos_deploy.train.data.recipes import STILLS, VIDEOS
 from vos_deploy.train.schedule import Curriculum, bootstrap_share, to_iterations
-from vos_deploy.train.stages import TRAININGS
 
 STCN_OPTIMISER = {"weight_decay": 1e-7, "schedule": "steps", "gamma": 0.1, "amp": "fp16"}
 STCN_VIDEOS = {
@@ -120,7 +120,7 @@ def test_published_values(
     after: str,
     values: dict[str, Any],
 ) -> None:
-    own = TRAININGS[method].stages[stage]
+    own = find_part(method, "TRAINING").stages[stage]
     assert (own.gpus, own.needs, own.after) == (gpus, needs, after)
     options = options_of(method, stage)
     for name, value in values.items():
@@ -131,7 +131,7 @@ def test_published_values(
 
 def test_every_stage_is_written_out() -> None:
     written = {(row[0], row[1]) for row in PUBLISHED} | {("stm", "mixed")}
-    assert written == {(m, s) for m, t in TRAININGS.items() for s in t.stages}
+    assert written == {(m, s) for m in METHODS for s in find_part(m, "TRAINING").stages}
 
 
 def test_right_is_the_default_and_the_released_an_option() -> None:

@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from vos_deploy.errors import InputError
-from vos_deploy.models.gfrtm import FullTrunk
+from vos_deploy.models.gfrtm.network import FullTrunk
 from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.resnet import BACKBONES
-from vos_deploy.target import FAST, Schedule, TargetModel, initial_weights
-from vos_deploy.train.stages.gfrtm import GFRTMOptions
-from vos_deploy.train.targets import Targets
+from vos_deploy.runtime.trackers.gfrtm.target import (
+    FAST,
+    Schedule,
+    TargetModel,
+    initial_weights,
+)
+from vos_deploy.train.methods.gfrtm.stages import GFRTMOptions
+from vos_deploy.train.methods.gfrtm.targets import Targets
 
 OPTIONS = GFRTMOptions(
     target_channels=4, target_iterations=(3, 3), target_update=(2,), target_memory=3,

@@ -20,10 +20,10 @@ from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.resnet import BACKBONES, Trunk
 from vos_deploy.train.cli import main
 from vos_deploy.train.loop import Trainer, picture
+from vos_deploy.train.methods.stm.task import STMTask
 from vos_deploy.train.processes import random_state, restore_random_state
 from vos_deploy.train.schedule import Step
-from vos_deploy.train.tasks import Batch, Losses
-from vos_deploy.train.tasks.stm import STMTask
+from vos_deploy.train.task import Batch, Losses
 
 NARROW = ["--backbone", "resnet18", "--key-dim", "8", "--value-dim", "16", "--decoder-width", "8"]
 QUICK = ["--crop", "64", "--objects", "1", "--workers", "0", "--threads", "1", "--skip", "0", "1",

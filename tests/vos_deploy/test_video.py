@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.vos_deploy.conftest import SIZE, grey, number, write_clip
 from vos_deploy import video
 from vos_deploy.errors import InputError
 from vos_deploy.video import open_source
 from vos_deploy.writers import VideoWriter
-
-from .conftest import SIZE, grey, number, write_clip
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 

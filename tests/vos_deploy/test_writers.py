@@ -8,13 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from tests.vos_deploy.conftest import SIZE, grey, number, write_clip
 from vos_deploy import writers
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.masks import read_mask
 from vos_deploy.video import open_source
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
-
-from .conftest import SIZE, grey, number, write_clip
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 

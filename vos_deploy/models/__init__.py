@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InputError
+from ..methods import find_part
 from .checkpoint import Checkpoint, load_checkpoint, load_model, load_weights, save_checkpoint
-from .imsfr import IMSFR
 from .network import Network
-from .rde import RDE
-from .registry import METHODS
-from .rmnet import RMNet
-from .stm import STM
 
 __all__ = [
-    "IMSFR",
-    "METHODS",
-    "RDE",
-    "STM",
     "Checkpoint",
     "Network",
-    "RMNet",
     "create",
     "load_checkpoint",
     "load_model",
@@ -30,7 +20,9 @@ __all__ = [
 
 
 def create(method: str, **config: Any) -> Network:
-    """An untrained network of `method`, whose state-dict keys are those of the official one."""
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    return METHODS[method](**config)
+    """An untrained network of `method`, whose state-dict keys are those of the official one.
+
+    Raises InputError for an unknown method.
+    """
+    network: type[Network] = find_part(method, "NETWORK")
+    return network(**config)

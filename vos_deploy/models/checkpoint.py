@@ -19,8 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ModelError
+from ..methods import METHODS, find_part
 from .network import Network
-from .registry import METHODS
 from .restricted import load_tensors
 
 # Where releases nest their state dict.
@@ -55,7 +55,7 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
         state, metadata = _read_torch(path)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     found, config = _recognise(path, state)
-    state = METHODS[found].adapt(state)
+    state = find_part(found, "NETWORK").adapt(state)
     if method is not None and method != found:
         raise ModelError(
             f"{path} is a checkpoint of {found}, not of {method}: pass --method {found}"
@@ -72,7 +72,7 @@ def load_model(
     `trunk` is torchvision's file, for a method whose official release leaves the trunk to it.
     """
     checkpoint = load_checkpoint(path, method)
-    model = METHODS[checkpoint.method](**checkpoint.config)
+    model: Network = find_part(checkpoint.method, "NETWORK")(**checkpoint.config)
     state = model.complete(checkpoint.state_dict, trunk)
     load_weights(model, state, source=str(path))
     return model
@@ -180,8 +180,8 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _recognise(path: Path, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    for name, network in METHODS.items():
-        config = network.infer_config(state)
+    for name in METHODS:
+        config = find_part(name, "NETWORK").infer_config(state)
         if config is not None:
             return name, config
     raise ModelError(

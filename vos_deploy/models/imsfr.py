@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .network import Network
 from .resnet import BACKBONES
-from .stcn import Decoder, Fusion, KeyEncoder, ValueTrunk, widen_stem
+from .shared_keys import Decoder, Fusion, KeyEncoder, ValueTrunk, widen_stem
 
 # The value's sines and cosines are taken at 1, 2, 4, ... times the value.
 FREQUENCIES = (1, 2, 4, 8, 16, 32)
@@ -167,3 +167,6 @@ class IMSFR(Network):
 def full_size(logits: Tensor) -> Tensor:
     """[K, 1, H/4, W/4] -> [K, 1, H, W]."""
     return F.interpolate(logits, scale_factor=4.0, mode="bilinear")
+
+
+NETWORK = IMSFR

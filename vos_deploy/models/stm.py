@@ -281,3 +281,6 @@ class STM(Network):
         full = upsample(logits.flatten(0, 1), frame.shape)
         objects = full.float().softmax(1)[:, 1].unflatten(0, logits.shape[:2])
         return objects, soft_aggregate(objects)
+
+
+NETWORK = STM

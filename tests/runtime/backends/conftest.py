@@ -12,8 +12,8 @@ import pytest
 
 from tests.runtime.fakes import FakeDevice, FakeTensorRT
 from vos_deploy.bundle import Bundle, Engines
-from vos_deploy.runtime.backends.tensorrt import TensorRTBackend
-from vos_deploy.runtime.engines.profiles import (
+from vos_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
+from vos_deploy.runtime.backends.tensorrt.profiles import (
     Limits,
     dimension_ranges,
     shape_profile,

@@ -8,6 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.runtime.backends.conftest import SIZE
+from tests.runtime.backends.tensorrt.test_backend import follow
 from tests.runtime.fakes import FakeDevice
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
@@ -16,9 +18,6 @@ from vos_deploy.runtime.backends import cuda, ort_cuda
 from vos_deploy.runtime.backends.device import DeviceArray
 from vos_deploy.runtime.backends.ort_cuda import OrtCudaBackend
 from vos_deploy.runtime.segmenter import Segmenter
-
-from .conftest import SIZE
-from .test_tensorrt import follow
 
 
 class Prompt(FakeDevice):

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 from tests import gfrtm  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
-from vos_deploy.runtime.trackers.gfrtm import GFRTM, nearest  # noqa: E402
+from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM, nearest  # noqa: E402
 
 SIZE = (72, 101)  # no multiple of anything
 ALWAYS, NEVER = -1.0, 1.0

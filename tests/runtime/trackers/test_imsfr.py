@@ -8,13 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.runtime.conftest import build_graph, tensor_specs
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.memory import MemoryBank
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.imsfr import IMSFR, SAMPLINGS, RandomSampler
-
-from ..conftest import build_graph, tensor_specs
 
 HEIGHT, WIDTH = 32, 48
 HW = HEIGHT * WIDTH // 256

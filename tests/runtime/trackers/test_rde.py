@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runtime.trackers.shared_keys_model import frame, mask, numbers, write_model
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.segmenter import Segmenter
-
-from .shared_keys_model import frame, mask, numbers, write_model
 
 # Mode -> what is read of frames 1 to 5 and 7, every second frame being memorised. The embedding is
 # the mean of the old one and the new frame here: 1 = (0 + 2) / 2, 2.5 = (1 + 4) / 2, 4.25 = ...

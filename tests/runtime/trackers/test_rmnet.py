@@ -12,10 +12,10 @@ pytest.importorskip("torch")
 
 from tests.rmnet import SIZE, exported
 from vos_deploy.errors import InputError
-from vos_deploy.regions import leading_padding, places, tokens_inside
-from vos_deploy.runtime.flow import FlowSource
-from vos_deploy.runtime.regional import is_regional_cheaper
 from vos_deploy.runtime.segmenter import Segmenter
+from vos_deploy.runtime.trackers.rmnet.bank import is_regional_cheaper
+from vos_deploy.runtime.trackers.rmnet.flow import FlowSource
+from vos_deploy.runtime.trackers.rmnet.tokens import leading_padding, places, tokens_inside
 
 HEIGHT, WIDTH = SIZE
 
@@ -156,7 +156,7 @@ def test_flow_from_files_is_that_from_python(tmp_path: Path) -> None:
 
 
 def test_dis_flow_finds_a_shift() -> None:
-    from vos_deploy.runtime.flow import dis
+    from vos_deploy.runtime.trackers.rmnet.flow import dis
 
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (12, 20, 3), np.uint8).repeat(10, 0).repeat(10, 1)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runtime.trackers.shared_keys_model import HEIGHT, WIDTH, frame, mask, write_model
 from vos_deploy.runtime.estimate import aggregate
 from vos_deploy.runtime.segmenter import Segmenter
-
-from .shared_keys_model import HEIGHT, WIDTH, frame, mask, write_model
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch")
 
 from vos_deploy.errors import InputError, ModelError  # noqa: E402
 from vos_deploy.models import (  # noqa: E402
-    STM,
     create,
     load_checkpoint,
     load_model,
     load_weights,
     save_checkpoint,
 )
+from vos_deploy.models.stm import STM  # noqa: E402
 
 NARROW = {"backbone": "resnet18", "key_dim": 8, "value_dim": 16, "decoder_width": 8}
 

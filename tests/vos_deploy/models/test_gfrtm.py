@@ -17,8 +17,8 @@ from tests import gfrtm, golden  # noqa: E402
 from tests.golden import error, needs_golden  # noqa: E402
 from vos_deploy.errors import InputError, ModelError  # noqa: E402
 from vos_deploy.models import create, load_checkpoint, load_model, save_checkpoint  # noqa: E402
-from vos_deploy.models.gfrtm import GFRTM, Cells  # noqa: E402
-from vos_deploy.models.gfrtm_decoder import Upsampler, double, merge, sum_shifted  # noqa: E402
+from vos_deploy.models.gfrtm.decoder import Upsampler, double, merge, sum_shifted  # noqa: E402
+from vos_deploy.models.gfrtm.network import GFRTM, Cells  # noqa: E402
 
 FEATURES, TEMPLATE, GATE, SCORES, DEEP, LOGITS = 2e-5, 1e-5, 1e-4, 1e-3, 2e-3, 2e-2
 BACKBONES = ["resnet18", pytest.param("resnet101", marks=pytest.mark.slow)]

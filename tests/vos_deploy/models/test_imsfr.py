@@ -13,10 +13,13 @@ from tests import golden  # noqa: E402
 from tests.golden import error, needs_golden  # noqa: E402
 from tests.golden_imsfr import RUNS, STRICT_RUNS, Recorded, Run, bank, state, worst  # noqa: E402
 from vos_deploy.benchmarks.eager_imsfr import EagerIMSFR  # noqa: E402
-from vos_deploy.models import IMSFR, create, load_checkpoint, load_model, load_weights  # noqa: E402
+from vos_deploy.models import create, load_checkpoint, load_model, load_weights  # noqa: E402
 from vos_deploy.models.aggregate import soft_aggregate  # noqa: E402
-from vos_deploy.models.imsfr import full_size  # noqa: E402
-from vos_deploy.models.stcn import memory_read, normalize, others_of  # noqa: E402
+from vos_deploy.models.imsfr import (  # noqa: E402
+    IMSFR,
+    full_size,
+)
+from vos_deploy.models.shared_keys import memory_read, normalize, others_of  # noqa: E402
 from vos_deploy.runtime.trackers.imsfr import SAMPLINGS  # noqa: E402
 
 # What sees 32 times a value is that much less precise.

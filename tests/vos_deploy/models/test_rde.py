@@ -20,10 +20,10 @@ from tests.golden_rde import RUNS, probe, relative  # noqa: E402
 from vos_deploy.errors import ModelError  # noqa: E402
 from vos_deploy.models import create, load_model, load_weights  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
-from vos_deploy.models.rde import RDE  # noqa: E402
-from vos_deploy.models.rde_compress import FRAMES, Compression, PlaneConv, SEBlock  # noqa: E402
-from vos_deploy.models.rde_reference import MODES, segment_rde  # noqa: E402
-from vos_deploy.models.stcn import memory_read, normalize  # noqa: E402
+from vos_deploy.models.rde.compress import FRAMES, Compression, PlaneConv, SEBlock  # noqa: E402
+from vos_deploy.models.rde.network import RDE  # noqa: E402
+from vos_deploy.models.shared_keys import memory_read, normalize  # noqa: E402
+from vos_deploy.reference.rde import MODES, segment_rde  # noqa: E402
 
 FEATURES, COMPRESSED = 5e-5, 1e-5  # absolute; relative to the largest number
 NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width": 16}

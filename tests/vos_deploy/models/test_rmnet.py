@@ -12,15 +12,16 @@ torch = pytest.importorskip("torch")
 from tests.golden import error  # noqa: E402
 from tests.rmnet import NARROW, official_state, small_network  # noqa: E402
 from vos_deploy.errors import ModelError  # noqa: E402
-from vos_deploy.models import RMNet, create, load_checkpoint, load_model  # noqa: E402
-from vos_deploy.models.reference import pad_to_stride  # noqa: E402
-from vos_deploy.models.regions import region_boxes  # noqa: E402
-from vos_deploy.models.rmnet import (  # noqa: E402
+from vos_deploy.models import create, load_checkpoint, load_model  # noqa: E402
+from vos_deploy.models.rmnet import RMNet  # noqa: E402
+from vos_deploy.models.rmnet.network import (  # noqa: E402
     memory_region,
     query_region,
     regional_memory_read,
 )
+from vos_deploy.models.rmnet.regions import region_boxes  # noqa: E402
 from vos_deploy.models.stm import QueryFeatures  # noqa: E402
+from vos_deploy.reference.stm import pad_to_stride  # noqa: E402
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])

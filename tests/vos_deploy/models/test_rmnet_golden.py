@@ -13,21 +13,22 @@ torch = pytest.importorskip("torch")
 from tests import golden  # noqa: E402
 from tests.golden import error, needs_golden  # noqa: E402
 from tests.rmnet import golden_network  # noqa: E402
-from vos_deploy.models import RMNet, create  # noqa: E402
+from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.aggregate import soft_aggregate  # noqa: E402
-from vos_deploy.models.reference import pad_to_stride  # noqa: E402
-from vos_deploy.models.regions import (  # noqa: E402
-    flow_warp,
-    region_map,
-)
-from vos_deploy.models.rmnet import (  # noqa: E402
+from vos_deploy.models.rmnet import RMNet  # noqa: E402
+from vos_deploy.models.rmnet.network import (  # noqa: E402
     memory_region,
     normalize,
     query_region,
     regional_memory_read,
 )
-from vos_deploy.models.rmnet_reference import Step, segment_rmnet  # noqa: E402
+from vos_deploy.models.rmnet.regions import (  # noqa: E402
+    flow_warp,
+    region_map,
+)
 from vos_deploy.models.stm import upsample  # noqa: E402
+from vos_deploy.reference.rmnet import Step, segment_rmnet  # noqa: E402
+from vos_deploy.reference.stm import pad_to_stride  # noqa: E402
 
 # The gates of the specification; the official code itself keeps a few 1e-6, and 1.3e-3 after
 # several frames, since p near 1 loses bits in p / (1 - p).

@@ -11,8 +11,8 @@ from tests import golden  # noqa: E402
 from tests.golden import error, needs_golden  # noqa: E402
 from vos_deploy.models import create, load_weights  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds, soft_aggregate  # noqa: E402
-from vos_deploy.models.reference import segment_stm  # noqa: E402
 from vos_deploy.models.stm import STM, memory_read  # noqa: E402
+from vos_deploy.reference.stm import segment_stm  # noqa: E402
 
 # The gates of the specification; the official code itself keeps 3e-6 to 1.1e-5 in float32.
 FEATURES, LOGITS, PROBABILITIES, PIXELS = 5e-5, 5e-5, 2e-5, 2e-4

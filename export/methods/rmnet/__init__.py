@@ -1,0 +1,5 @@
+"""The ONNX graphs of RMNet."""
+
+from .graphs import EXPORT
+
+__all__ = ["EXPORT"]

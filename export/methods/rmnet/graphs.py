@@ -1,0 +1,285 @@
+"""The graphs of RMNet.
+
+    encoder               image                        -> query key and value, decoder skips
+    flow                  image, previous              -> backward flow, by TinyFlowNet
+    region                masks of the previous frame, flow -> regions and boxes of this one
+    memorize              image, masks                 -> memory key and value, boxes
+    memory_read           query key and region, memory -> readout, of one object: dense
+    memory_read_regional  the same by lists of tokens  -> the same readout: sparse
+    decoder               readout, regions, query value, skips, image -> probabilities, label map
+
+What depends on the frame alone is in `encoder` and `flow`, or, for the RGB half of the memory stem,
+runs once in `memorize`, whatever the number of objects.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vos_deploy.bundle import MemoryDefaults
+from vos_deploy.models.aggregate import EPSILON, with_background
+from vos_deploy.models.rmnet import RMNet
+from vos_deploy.models.rmnet.network import normalize
+from vos_deploy.models.rmnet.regions import (
+    flow_warp,
+    region_boxes,
+    region_map,
+    token_pixels,
+)
+from vos_deploy.reference.stm import pad_to_stride
+from vos_deploy.runtime.trackers.rmnet.tokens import (
+    STRIDE,
+    leading_padding,
+    places,
+    tokens_inside,
+)
+
+from ...graph import Array, GraphSpec, MethodExport, Run, Slack
+from ...layers import as_frame, full_size, label_map, tokens
+from .ops import flow_warp_symbolic, regional_attention_map_symbolic
+from .read import read_graphs
+
+LOWEST_ODDS = EPSILON / (1 - EPSILON)
+
+
+def regions(masks: Tensor, before: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+    """Token map float32 [K, h, w] and boxes int32 [K, 4] of masks [K, H, W].
+
+    before: (top, left) padding that the masks lack.
+    """
+    rows, columns = (
+        token_pixels(side, pixels) for side, pixels in zip(masks.shape[1:], before, strict=True)
+    )
+    if torch.onnx.is_in_onnx_export():
+        return regional_attention_map_symbolic(masks, rows, columns)
+    boxes = region_boxes(masks)
+    return region_map(boxes, rows, columns), boxes
+
+
+def slot_odds(logits: Tensor, present: Tensor) -> Tensor:
+    """Odds [1+K, H, W] after soft aggregation (STM, equation 2) of logits float32 [K, H, W].
+
+    present [K]: 0 for an object that may take no pixel. The probability is written out because its
+    rounding matters: of two objects that are both almost certain, what is left of 1 - p decides,
+    and that is what the softmax of the released code leaves.
+    """
+    slots = with_background((1 / (1 + (-logits).exp())).unsqueeze(0))[0]
+    odds = slots / (1 - slots)
+    objects = torch.where(present.view(-1, 1, 1) > 0, odds[1:], LOWEST_ODDS)
+    return torch.cat([odds[:1], objects])
+
+
+class EncoderGraph(nn.Module):
+    def __init__(self, model: RMNet) -> None:
+        super().__init__()
+        self.model = model.rmnet
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        frame = pad_to_stride(normalize(as_frame(image)), STRIDE)[0]
+        query = self.model.encode_query(frame)
+        return tokens(query.key)[0], query.value, *self.model.decoder.skips(query.r3, query.r2)
+
+
+class FlowGraph(nn.Module):
+    def __init__(self, model: RMNet) -> None:
+        super().__init__()
+        self.model = model.tflownet
+
+    def forward(self, image: Tensor, previous: Tensor) -> Tensor:
+        return self.model(normalize(as_frame(image)), normalize(as_frame(previous)))[0]
+
+
+class RegionGraph(nn.Module):
+    def forward(self, masks: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.onnx.is_in_onnx_export():
+            warped = flow_warp_symbolic(masks, flow)
+        else:
+            warped = flow_warp(masks.unsqueeze(0), flow.unsqueeze(0))[0]
+        height, width = masks.shape[1:]
+        return regions(warped, ((-height % STRIDE) // 2, (-width % STRIDE) // 2))
+
+
+class MemorizeGraph(nn.Module):
+    def __init__(self, model: RMNet) -> None:
+        super().__init__()
+        self.model = model.rmnet
+
+    def forward(self, image: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        frame = pad_to_stride(normalize(as_frame(image)), STRIDE)[0]
+        padded = pad_to_stride(masks.unsqueeze(0), STRIDE)[0]
+        region, boxes = regions(padded[0])
+        key, value = self.model.memorize(frame, padded)
+        inside = region.flatten(1).unsqueeze(2).to(key.dtype)
+        return tokens(key[0]) * inside, tokens(value[0]) * inside, boxes
+
+
+class DecoderGraph(nn.Module):
+    """`image` gives the size of the frame and nothing else.
+
+    `present` is 1 for an object that has appeared. One that has not (0) takes no pixel, but what
+    the decoder sees of it counts against the background, as in the released code.
+    """
+
+    def __init__(self, model: RMNet) -> None:
+        super().__init__()
+        self.decoder = model.rmnet.decoder
+
+    def forward(
+        self,
+        readout: Tensor,
+        query_region: Tensor,
+        query_value: Tensor,
+        skip8: Tensor,
+        skip4: Tensor,
+        present: Tensor,
+        image: Tensor,
+    ) -> tuple[Tensor, ...]:
+        value = query_value * query_region.unsqueeze(1).to(query_value.dtype)
+        m4 = torch.cat([readout.permute(0, 3, 1, 2), value], 1)
+        logits = self.decoder(m4, skip8, skip4)
+        # softmax(l)[1] = sigmoid(l1 - l0), and upsampling is linear: one map instead of two.
+        margin = logits[:, 1:] - logits[:, :1]
+        odds = slot_odds(full_size(margin, image, STRIDE), present)
+        probabilities = odds / odds.sum(0, keepdim=True)
+        return probabilities, label_map(probabilities)
+
+
+def graphs(model: RMNet, size: tuple[int, int]) -> dict[str, GraphSpec]:
+    """The graphs by name, with examples for a frame of `size` (height, width) and two objects."""
+    config = model.config
+    key, value, width = config["key_dim"], config["value_dim"], config["decoder_width"]
+    dtype = model.rmnet.decoder.pred2.weight.dtype
+    h, w = (-(-side // STRIDE) for side in size)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
+    masks = torch.rand(2, *size, generator=generator)
+    return {
+        "encoder": GraphSpec(
+            EncoderGraph(model),
+            {"image": ("H", "W", 3)},
+            {
+                "query_key": ("hw", key),
+                "query_value": (1, value, "h", "w"),
+                "skip8": (1, width, "h8", "w8"),
+                "skip4": (1, width, "h4", "w4"),
+            },
+            {"image": image},
+        ),
+        "flow": GraphSpec(
+            FlowGraph(model),
+            {"image": ("H", "W", 3), "previous": ("H", "W", 3)},
+            {"flow": (2, "H", "W")},
+            {"image": image, "previous": image.flip(0)},
+        ),
+        "region": GraphSpec(
+            RegionGraph(),
+            {"masks": ("K", "H", "W"), "flow": (2, "H", "W")},
+            {"query_region": ("K", "h", "w"), "query_boxes": ("K", 4)},
+            {"masks": masks, "flow": normal(2, *size).float()},
+        ),
+        "memorize": GraphSpec(
+            MemorizeGraph(model),
+            {"image": ("H", "W", 3), "masks": ("K", "H", "W")},
+            {
+                "memory_key": ("K", "hw", key),
+                "memory_value": ("K", "hw", value),
+                "memory_boxes": ("K", 4),
+            },
+            {"image": image, "masks": masks},
+        ),
+        **read_graphs(key, value, (h, w), dtype),
+        "decoder": GraphSpec(
+            DecoderGraph(model),
+            {
+                "readout": ("K", "h", "w", value),
+                "query_region": ("K", "h", "w"),
+                "query_value": (1, value, "h", "w"),
+                "skip8": (1, width, "h8", "w8"),
+                "skip4": (1, width, "h4", "w4"),
+                "present": ("K",),
+                "image": ("H", "W", 3),
+            },
+            {"probabilities": ("1+K", "H", "W"), "labels": ("H", "W")},
+            {
+                "readout": normal(2, h, w, value),
+                "query_region": torch.ones(2, h, w),
+                "query_value": normal(1, value, h, w),
+                "skip8": normal(1, width, 2 * h, 2 * w),
+                "skip4": normal(1, width, 4 * h, 4 * w),
+                "present": torch.ones(2),
+                "image": image,
+            },
+            slack={"probabilities": Slack(error=3e-3)},
+        ),
+    }
+
+
+def rollout(run: Run, frames: list[Array], masks: Array) -> Array:
+    """The method over a short clip, with every graph called as the runtime calls it.
+
+    run(graph, inputs) -> outputs, all by name; frames uint8 [H, W, 3], masks float32 [K, H, W] of
+    the first frame. Returns the probabilities float32 [1+K, H, W] of the last frame.
+    """
+    size = frames[0].shape[0], frames[0].shape[1]
+    present = np.ones(len(masks), np.float32)
+    memories, probabilities = [], masks
+    for previous, image in pairwise(frames):
+        memories.append(run("memorize", {"image": previous, "masks": masks}))
+        flow = run("flow", {"image": image, "previous": previous})["flow"]
+        region = run("region", {"masks": masks, "flow": flow})
+        query = run("encoder", {"image": image})
+        h, w = query["query_value"].shape[2:]
+        readouts = []
+        for k in range(len(masks)):
+            memory = {
+                name: np.concatenate([m[name][k] for m in memories])
+                for name in ("memory_key", "memory_value")
+            }
+            inside = [tokens_inside(m["memory_boxes"][k], (h, w)) for m in memories]
+            listed = [i * h * w + tokens for i, tokens in enumerate(inside)]
+            memory_tokens = np.concatenate(listed, dtype=np.int32)
+            query_tokens = tokens_inside(region["query_boxes"][k], (h, w), leading_padding(size))
+            dense = {
+                "query_key": query["query_key"],
+                "query_region": region["query_region"][k].reshape(-1),
+            }
+            run("memory_read", {**dense, **memory})
+            sparse = {
+                "query_key": query["query_key"],
+                "query_tokens": query_tokens,
+                "places": places(query_tokens, h * w),
+                "memory_tokens": memory_tokens,
+                "outside": np.array([len(memories) * h * w - len(memory_tokens)], np.float32),
+            }
+            readouts.append(run("memory_read_regional", {**sparse, **memory})["readout"])
+        shared = {name: query[name] for name in ("query_value", "skip8", "skip4")}
+        result = run(
+            "decoder",
+            {
+                "readout": np.stack(readouts).reshape(len(masks), h, w, -1),
+                "query_region": region["query_region"],
+                **shared,
+                "present": present,
+                "image": image,
+            },
+        )
+        probabilities = result["probabilities"]
+        masks = probabilities[1:]
+    return probabilities
+
+
+EXPORT = MethodExport(
+    graphs,
+    rollout,
+    MemoryDefaults(every=5, frames=8),
+    "No licence is stated for the official RMNet weights; the original code is under the MIT "
+    "licence. Weights you trained yourself are yours, within the terms of their data.",
+)

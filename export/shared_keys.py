@@ -1,0 +1,94 @@
+"""Parts of the graphs that RDE-VOS and IMSFR share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vos_deploy.models.aggregate import aggregated_odds
+from vos_deploy.models.shared_keys import STRIDE, ResBlock, memory_read, normalize
+from vos_deploy.reference.stm import crop, pad_to_stride, padding
+
+from .layers import as_frame
+from .ops import memory_read_l2_symbolic
+
+
+def padded_frame(image: Tensor) -> Tensor:
+    """uint8 [H, W, 3] -> normalised float32 [1, 3, H16, W16]; the padding has the mean colour."""
+    return pad_to_stride(normalize(as_frame(image)), STRIDE)[0]
+
+
+class SplitResBlock(nn.Module):
+    """A ResBlock on [own, shared] whose shared half, the same for all objects, runs once.
+
+    Exact: a convolution is the sum of those of its input channels, and the ReLU before the first
+    one acts on each channel alone.
+    """
+
+    def __init__(self, block: ResBlock, own_channels: int) -> None:
+        super().__init__()
+        assert block.downsample is not None
+        self.own = nn.ModuleList(
+            _part(conv, slice(own_channels), bias=False) for conv in (block.conv1, block.downsample)
+        )
+        self.common = nn.ModuleList(
+            _part(conv, slice(own_channels, None), bias=True)
+            for conv in (block.conv1, block.downsample)
+        )
+        self.conv2 = block.conv2
+
+    def shared(self, x: Tensor) -> Tensor:
+        """[1, 2*C, h, w] of what all objects share."""
+        conv1, shortcut = self.common
+        return torch.cat([conv1(F.relu(x)), shortcut(x)], 1)
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        """own [K, C', h, w] and what `shared` returned -> [K, C, h, w]."""
+        conv1, shortcut = self.own
+        first, short = shared.chunk(2, 1)
+        return shortcut(own) + short + self.conv2(F.relu(conv1(F.relu(own)) + first))
+
+
+def _part(conv: nn.Conv2d, channels: slice, bias: bool) -> nn.Conv2d:
+    """The convolution of some of the input channels."""
+    weight = conv.weight[:, channels].detach().clone()
+    part = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=bias)
+    part.weight = nn.Parameter(weight)
+    if bias:
+        assert conv.bias is not None
+        part.bias = nn.Parameter(conv.bias.detach().clone())
+    return part
+
+
+class MemoryReadGraph(nn.Module):
+    """query_key [hw, Ck], memory_key [N, Ck], memory_value [N, G, Cv] and, if only the most similar
+    tokens count, top_k int64 [1] -> readout [G, hw, Cv]."""
+
+    def forward(
+        self,
+        query_key: Tensor,
+        memory_key: Tensor,
+        memory_value: Tensor,
+        top_k: Tensor | None = None,
+    ) -> Tensor:
+        objects, channels = memory_value.shape[1:]
+        values = memory_value.flatten(1)
+        if torch.onnx.is_in_onnx_export():
+            readout = memory_read_l2_symbolic(query_key, memory_key, values, top_k)
+        else:
+            k = None if top_k is None else int(top_k)
+            readout = memory_read(query_key, memory_key, values, k)
+        return readout.unflatten(1, (objects, channels)).transpose(0, 1)
+
+
+def estimate(logits: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [K, 1, H16/4, W16/4] -> probabilities float32 [1+K, H16, W16] of the padded frame,
+    which the memory is told as they are, and labels uint8 [H, W]."""
+    full = F.interpolate(logits.float(), scale_factor=4.0, mode="bilinear")[:, 0]
+    probabilities = aggregated_odds(full.sigmoid().unsqueeze(0))[0]
+    height, width = image.shape[:2]
+    pads = padding(height, width, STRIDE)
+    labels = crop(probabilities.argmax(0).float(), pads, (height, width))
+    # TensorRT casts to bytes from floats only.
+    return probabilities, labels.to(torch.uint8)

@@ -1,0 +1,7 @@
+"""The tracker of RMNet, and what belongs to it alone."""
+
+from .tracker import RMNet
+
+__all__ = ["TRACKER", "RMNet"]
+
+TRACKER = RMNet

@@ -1,0 +1,89 @@
+"""What a method's training is to the loop."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vos_deploy.errors import InputError
+from vos_deploy.models import Network, load_checkpoint, load_weights
+
+from .data.mixture import Sample
+from .options import Options
+from .schedule import Step
+
+Batch = dict[str, Tensor]
+Losses = dict[str, Tensor]
+
+
+class Task(nn.Module):
+    """Which frames of a clip are encoded, memorised and segmented, and what that costs.
+
+    A subclass gives the network of its options, `forward` and `pictures`; the rest has defaults.
+    """
+
+    # A batch may leave parameters without a gradient: DistributedDataParallel must know.
+    unused_parameters = False
+
+    def __init__(self, model: Network, options: Options) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+
+    @classmethod
+    def build(cls, options: Options) -> Self:
+        """The task with its network, started from `options.imagenet` and `options.initial`."""
+        task = cls(cls.network(options), options)
+        if options.imagenet is not None:
+            task.load_imagenet()
+        if options.initial is not None:
+            task.load_initial(load_checkpoint(options.initial, task.model.method).state_dict)
+        return task
+
+    @classmethod
+    @abstractmethod
+    def network(cls, options: Options) -> Network:
+        """An untrained network."""
+
+    @classmethod
+    def check(cls, options: Options) -> None:
+        """Raise InputError for options that do not go together, before anything is built."""
+        if options.initial is not None and not options.initial.is_file():
+            raise InputError(f"no checkpoint at {options.initial}")
+        if options.imagenet is not None and not options.imagenet.is_file():
+            raise InputError(f"no ImageNet weights at {options.imagenet}")
+
+    @abstractmethod
+    def forward(self, batch: Batch, step: Step) -> Losses:
+        """Scalars by name: `loss` is minimised, the others are logged.
+
+        batch: what `data.mixture` describes, with a leading batch dimension.
+        """
+
+    @abstractmethod
+    def pictures(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Frames float [T, 3, H, W] in [0, 1] and predicted labels int [T, H, W] of the first clip
+        of a batch, for the log. Runs without gradients."""
+
+    def load_imagenet(self) -> None:
+        """Fill the trunks from `options.imagenet`."""
+        raise InputError(f"--imagenet has no meaning for {self.model.method}")
+
+    def load_initial(self, state: dict[str, Tensor]) -> None:
+        """Take over the state dict of `options.initial`."""
+        load_weights(self.model, state, source=str(self.options.initial))
+
+    def prepare(self, clips: Dataset[Sample]) -> None:
+        """Whatever happens once, before the first step of a run."""
+
+    def frozen(self, name: str) -> bool:
+        """Whether a parameter of the network stays as it is."""
+        prefixes = tuple(prefix for prefix in self.options.freeze.split(",") if prefix)
+        return name.startswith(prefixes)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for Adam; a group may set its own `weight_decay`. Frozen parameters are left
+        out."""
+        return [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
