@@ -18,8 +18,8 @@ from vos_deploy.errors import InputError
 from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models import Network, create, load_model
 from vos_deploy.models.aggregate import soft_aggregate
+from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.stm import STM, QueryFeatures, upsample
-from vos_deploy.reference.stm import crop, pad_to_stride
 
 
 def set_up(threads: int | None) -> dict[str, Any]:

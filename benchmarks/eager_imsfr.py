@@ -14,8 +14,8 @@ from torch import Tensor
 from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.imsfr import IMSFR, FrameFeatures, full_size
+from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.shared_keys import STRIDE, normalize, others_of, similarity
-from vos_deploy.reference.stm import crop, pad_to_stride
 from vos_deploy.runtime.trackers.imsfr import IMSFR as tracker
 from vos_deploy.runtime.trackers.imsfr import SAMPLINGS, RandomSampler, Sampler
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models.aggregate import aggregated_odds
+from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.rde import RDE
 from vos_deploy.models.rde.network import Features
 from vos_deploy.models.shared_keys import STRIDE, normalize
 from vos_deploy.reference.rde import Memory
-from vos_deploy.reference.stm import crop, pad_to_stride
 
 
 class EagerRDE:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vos_deploy.masks import object_ids, one_hot
 from vos_deploy.models.aggregate import soft_aggregate
+from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.rmnet import RMNet
 from vos_deploy.models.rmnet.network import memory_region, normalize, query_region
 from vos_deploy.models.rmnet.regions import flow_warp
 from vos_deploy.models.stm import QueryFeatures, upsample
-from vos_deploy.reference.stm import crop, pad_to_stride
 from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vos_deploy.models.aggregate import aggregated_odds
+from vos_deploy.models.padding import crop, padding
 from vos_deploy.models.stm import upsample
-from vos_deploy.reference.stm import crop, padding
 
 
 def as_frame(image: Tensor) -> Tensor:

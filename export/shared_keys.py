@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vos_deploy.models.aggregate import aggregated_odds
+from vos_deploy.models.padding import crop, pad_to_stride, padding
 from vos_deploy.models.shared_keys import STRIDE, ResBlock, memory_read, normalize
-from vos_deploy.reference.stm import crop, pad_to_stride, padding
 
 from .layers import as_frame
 from .ops import memory_read_l2_symbolic

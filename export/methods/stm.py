@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
+from vos_deploy.models.padding import pad_to_stride
 from vos_deploy.models.stm import STM, memory_read
-from vos_deploy.reference.stm import pad_to_stride
 
 from ..graph import Array, GraphSpec, MethodExport, Run
 from ..layers import as_frame, estimate, tokens

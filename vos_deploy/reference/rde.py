@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..models.aggregate import aggregated_odds
+from ..models.padding import crop, pad_to_stride
 from ..models.rde.network import RDE, Features
 from ..models.shared_keys import STRIDE, normalize
-from .stm import crop, pad_to_stride
 
 # Mode -> the slots that are read before and after the first update, in the official order.
 READS = {

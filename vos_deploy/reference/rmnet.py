@@ -11,10 +11,10 @@ from torch import Tensor
 from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
 
 from ..models.aggregate import EPSILON, soft_aggregate
+from ..models.padding import crop, pad_to_stride
 from ..models.rmnet.network import RMNet, memory_region, normalize, query_region
 from ..models.rmnet.regions import flow_warp
 from ..models.stm import upsample
-from .stm import crop, pad_to_stride
 
 # The backward flow [2, H, W] of frame t, given t.
 Flow = Callable[[int], Tensor]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models.aggregate import EPSILON, with_background
+from vos_deploy.models.padding import pad_to_stride
 from vos_deploy.models.rmnet import RMNet
 from vos_deploy.models.rmnet.network import normalize
 from vos_deploy.models.rmnet.regions import (
@@ -30,7 +31,6 @@ from vos_deploy.models.rmnet.regions import (
     region_map,
     token_pixels,
 )
-from vos_deploy.reference.stm import pad_to_stride
 from vos_deploy.runtime.trackers.rmnet.tokens import (
     STRIDE,
     leading_padding,

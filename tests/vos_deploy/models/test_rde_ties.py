@@ -19,10 +19,10 @@ from tests.golden import needs_golden  # noqa: E402
 from tests.golden_rde import RUNS, Run  # noqa: E402
 from tests.vos_deploy.models.test_rde import network, tensors  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
+from vos_deploy.models.padding import crop, padding  # noqa: E402
 from vos_deploy.models.rde.network import RDE, Features  # noqa: E402
 from vos_deploy.models.shared_keys import similarity  # noqa: E402
 from vos_deploy.reference import rde as rde_reference  # noqa: E402
-from vos_deploy.reference.stm import crop, padding  # noqa: E402
 
 pytestmark = [needs_golden, pytest.mark.slow]
 

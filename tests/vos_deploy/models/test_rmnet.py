@@ -13,6 +13,7 @@ from tests.golden import error  # noqa: E402
 from tests.rmnet import NARROW, official_state, small_network  # noqa: E402
 from vos_deploy.errors import ModelError  # noqa: E402
 from vos_deploy.models import create, load_checkpoint, load_model  # noqa: E402
+from vos_deploy.models.padding import pad_to_stride  # noqa: E402
 from vos_deploy.models.rmnet import RMNet  # noqa: E402
 from vos_deploy.models.rmnet.network import (  # noqa: E402
     memory_region,
@@ -21,7 +22,6 @@ from vos_deploy.models.rmnet.network import (  # noqa: E402
 )
 from vos_deploy.models.rmnet.regions import region_boxes  # noqa: E402
 from vos_deploy.models.stm import QueryFeatures  # noqa: E402
-from vos_deploy.reference.stm import pad_to_stride  # noqa: E402
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])

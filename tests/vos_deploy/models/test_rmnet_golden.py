@@ -15,6 +15,7 @@ from tests.golden import error, needs_golden  # noqa: E402
 from tests.rmnet import golden_network  # noqa: E402
 from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.aggregate import soft_aggregate  # noqa: E402
+from vos_deploy.models.padding import pad_to_stride  # noqa: E402
 from vos_deploy.models.rmnet import RMNet  # noqa: E402
 from vos_deploy.models.rmnet.network import (  # noqa: E402
     memory_region,
@@ -28,7 +29,6 @@ from vos_deploy.models.rmnet.regions import (  # noqa: E402
 )
 from vos_deploy.models.stm import upsample  # noqa: E402
 from vos_deploy.reference.rmnet import Step, segment_rmnet  # noqa: E402
-from vos_deploy.reference.stm import pad_to_stride  # noqa: E402
 
 # The gates of the specification; the official code itself keeps a few 1e-6, and 1.3e-3 after
 # several frames, since p near 1 loses bits in p / (1 - p).

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from vos_deploy.errors import InputError
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.imagenet import load_imagenet
+from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.rmnet.network import RMNet, memory_region, normalize, query_region
 from vos_deploy.models.rmnet.regions import flow_warp
 from vos_deploy.models.stm import upsample
-from vos_deploy.reference.stm import crop, pad_to_stride
 from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
 
 from ...data.mixture import Sample

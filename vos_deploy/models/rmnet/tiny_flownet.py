@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...reference.stm import crop, pad_to_stride
+from ..padding import crop, pad_to_stride
 
 # Five halvings of a frame that is halved first.
 STRIDE = 64
