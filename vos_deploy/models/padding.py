@@ -25,3 +25,8 @@ def crop(x: Tensor, pads: Pads, size: tuple[int, int]) -> Tensor:
     """The part of a padded [..., H, W] that is the frame of `size`."""
     left, _, top, _ = pads
     return x[..., top : top + size[0], left : left + size[1]]
+
+
+def unpad(x: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """What `pad_to_stride` was given, of `size`, from what it made of it."""
+    return crop(x, padding(*size, stride), size)

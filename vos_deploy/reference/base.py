@@ -29,13 +29,15 @@ class Reference(ABC, Generic[N]):
     `Segmenter` names them, with the published values as defaults.
 
     every: memorise every n-th frame, where the caller does not say.
+    corrects: whether a mask given later may draw objects that are followed already.
     timings: seconds of the last step per stage, named as the Segmenter names them.
     probabilities: float32 [1 + K, H, W] of the last frame, background first, then `objects`.
     objects: the ids followed, in order.
-    frame: index of the last frame.
+    frame, pixels, size: index of the current frame, its bytes uint8 [H, W, 3], and (H, W).
     """
 
     every: ClassVar[int] = 1
+    corrects: ClassVar[bool] = False
 
     def __init__(
         self, network: N, *, memory_every: int | None = None, memory_frames: int | None = None
@@ -48,6 +50,8 @@ class Reference(ABC, Generic[N]):
         self.timings: dict[str, float] = {}
         self.objects: list[int] = []
         self.frame = -1
+        self.pixels = np.empty((0, 0, 3), np.uint8)
+        self.size = 0, 0
         self.probabilities = torch.empty(0)
 
     @torch.inference_mode()
@@ -71,28 +75,26 @@ class Reference(ABC, Generic[N]):
         Raises:
             InputError: the first step has no mask, or the mask is not as above.
         """
-        if mask is None and not self.objects:
-            raise InputError("the first frame needs a mask: call step(frame, mask)")
         size = frame.shape[0], frame.shape[1]
-        checked = None if mask is None else check_mask(mask, size)
+        given = self._check(size, mask, objects)
         self.timings.clear()
         self.frame += 1
+        self.pixels, self.size = frame, size
         with self.timed("prepare"):
-            image = (
-                torch.from_numpy(frame.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
-            )
-            image = self.prepare(image)
-        predicted = self.segment(image) if self.objects else self._nothing(size)
-        if checked is not None:
-            ids = object_ids(checked) if objects is None else list(objects)
+            pixels = torch.from_numpy(frame.copy()).to(self.device)
+            image = self.prepare(pixels.permute(2, 0, 1).unsqueeze(0).float() / 255)
+        if self.objects:
+            self.probabilities = self.segment(image)
+        else:
+            self.probabilities = torch.ones(1, *size, device=self.device)
+        if given is not None:
+            checked, ids = given
             drawn = torch.from_numpy(one_hot(checked, ids)[1:]).to(self.device)
-            slots = self._slots(ids)
-            predicted = self.annotate(image, predicted, drawn, slots)
-        self.probabilities = predicted
+            self.objects += [object_id for object_id in ids if object_id not in self.objects]
+            slots = [self.objects.index(object_id) + 1 for object_id in ids]
+            self.probabilities = self.annotate(image, drawn, slots)
         with self.timed("finish"):
-            ids_by_slot = torch.tensor([0, *self.objects], dtype=torch.uint8, device=self.device)
-            labels: NDArray[np.uint8] = ids_by_slot[predicted.argmax(0)].cpu().numpy()
-        return labels
+            return self.labels()
 
     def prepare(self, image: Tensor) -> Tensor:
         """What `segment` and `annotate` are given of a frame float32 [1, 3, H, W] in [0, 1]:
@@ -103,17 +105,27 @@ class Reference(ABC, Generic[N]):
     def segment(self, image: Tensor) -> Tensor:
         """Probabilities [1 + K, H, W] of the next frame. Called while there are objects.
 
-        Whatever is due of the frame before is memorised first.
+        Whatever is due of the frame before is memorised first; `probabilities` are still its own.
         """
 
     @abstractmethod
-    def annotate(self, image: Tensor, predicted: Tensor, drawn: Tensor, slots: list[int]) -> Tensor:
+    def annotate(self, image: Tensor, drawn: Tensor, slots: list[int]) -> Tensor:
         """Probabilities [1 + K', H, W] of the current frame, in which a mask was given.
 
-        predicted: float32 [1 + K, H, W], as `segment` has it; [1, H, W], all background, in the
-            first frame. drawn: float32 [n, H, W], in {0, 1}. slots: those of the drawn objects,
-            from 1; slots above K are new and come in order.
+        `probabilities` holds what `segment` made of it, [1 + K, H, W]; all background, [1, H, W],
+        in the first frame. drawn: float32 [n, H, W], in {0, 1}. slots: those of the drawn
+        objects, from 1; slots above K are new and come in order.
         """
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Object ids of the current frame, uint8 [H, W]: the most likely."""
+        ids = torch.tensor([0, *self.objects], dtype=torch.uint8, device=self.device)
+        found: NDArray[np.uint8] = ids[self.probabilities.argmax(0)].cpu().numpy()
+        return found
+
+    def overwritten(self, drawn: Tensor) -> Tensor:
+        """`probabilities` and new objects [n, H, W] behind them; drawn pixels are certain."""
+        return torch.cat([self.probabilities * (drawn.amax(0) < 0.5), drawn])
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -124,16 +136,27 @@ class Reference(ABC, Generic[N]):
         self._wait()
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - started
 
-    def _nothing(self, size: tuple[int, int]) -> Tensor:
-        return torch.ones(1, *size, device=self.device)
-
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _slots(self, ids: list[int]) -> list[int]:
-        self.objects += [object_id for object_id in ids if object_id not in self.objects]
-        return [self.objects.index(object_id) + 1 for object_id in ids]
+    def _check(
+        self, size: tuple[int, int], mask: NDArray[Any] | None, objects: Iterable[int] | None
+    ) -> tuple[NDArray[np.uint8], list[int]] | None:
+        """The mask as uint8 [H, W] and the ids in it that count; None without a mask."""
+        if mask is None:
+            if not self.objects:
+                raise InputError("the first frame needs a mask: call step(frame, mask)")
+            return None
+        checked = check_mask(mask, size)
+        ids = object_ids(checked) if objects is None else list(objects)
+        known = [str(object_id) for object_id in ids if object_id in self.objects]
+        if known and not self.corrects:
+            raise InputError(
+                f"the published loop takes new objects only, and {', '.join(known)} is followed: "
+                "name the new ones with `objects`"
+            )
+        return checked, ids
 
 
 def append_limited(memory: list[T], new: T, limit: int | None) -> None:

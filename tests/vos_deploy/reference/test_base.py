@@ -26,13 +26,12 @@ class Still(Reference[Network]):
     def annotate(
         self,
         image: torch.Tensor,
-        predicted: torch.Tensor,
         drawn: torch.Tensor,
         slots: list[int],
     ) -> torch.Tensor:
-        kept = predicted * (drawn.amax(0) == 0)
-        assert slots == list(range(len(kept), len(kept) + len(drawn)))
-        return torch.cat([kept, drawn])
+        before = len(self.probabilities)
+        assert slots == list(range(before, before + len(drawn)))
+        return self.overwritten(drawn)
 
 
 @pytest.fixture
@@ -55,6 +54,8 @@ def test_ids_are_kept_and_may_be_added(still: Still) -> None:
     first = still.step(FRAME, mask(left=7, right=3))
     assert still.objects == [3, 7]
     assert np.array_equal(first, mask(left=7, right=3) % 255)  # void is nobody's
+    with pytest.raises(InputError, match="3 is followed"):
+        still.step(FRAME, mask(left=1, right=3))
     labels = still.step(FRAME, mask(left=1, right=3), objects=[1])
     assert np.array_equal(labels, mask(left=1, right=3) % 255)
     assert still.objects == [3, 7, 1]
