@@ -15,6 +15,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.export import export as export_module
 from vos_deploy.export.cli import main
 from vos_deploy.export.verify import differing, relative_error
+from vos_deploy.methods import find_part
 from vos_deploy.models import load_model
 
 
@@ -76,7 +77,7 @@ def test_any_size_and_any_number_of_objects(
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
     masks = rng.random((objects, *size), np.float32)
-    specs = export_module.METHODS["stm"].graphs(load_model(checkpoint), size)
+    specs = find_part("stm", "EXPORT").graphs(load_model(checkpoint), size)
     found = session(model, "memorize").run(None, {"image": image, "masks": masks})
     with torch.inference_mode():
         expected = specs["memorize"].module(torch.from_numpy(image), torch.from_numpy(masks))
