@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from vos_deploy.masks import replacing
+from vos_deploy.files import replacing
 from vos_deploy.runtime.report import PERCENTILES
 
 from .gpu_measures import STEP, Outcome

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vos_deploy.masks import replacing
+from vos_deploy.files import replacing
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

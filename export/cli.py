@@ -13,6 +13,7 @@ from pathlib import Path
 from vos_deploy.bundle import check_replaceable
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.files import sha256
 from vos_deploy.methods import METHODS
 
 EXAMPLE = (
@@ -109,7 +110,6 @@ def export_command(args: argparse.Namespace) -> int:
             'export needs PyTorch and onnx: pip install "vos_deploy[export]"'
         ) from error
     from vos_deploy.models import load_model
-    from vos_deploy.models.checkpoint import sha256
 
     from .export import Options, export
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vos_deploy.errors import ModelError
+from vos_deploy.files import replacing
 from vos_deploy.models import Network, save_checkpoint
 
 from .options import Options, to_toml
@@ -36,9 +37,8 @@ def save(path: Path, state: dict[str, Any], final: Network, options: Options, st
         "options": _texts(options),
         **state,
     }
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
     metadata = {"stage": stage, "iteration": state["iteration"]}
     save_checkpoint(path.parent / "model.safetensors", final, metadata, half=options.half)
     (path.parent / "options.toml").write_text(

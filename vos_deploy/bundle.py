@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from . import plan
 from .errors import ModelError
+from .files import sha256
 from .manifest import (
     Engines,
     Fields,
@@ -246,7 +247,7 @@ def _check_file(bundle: Bundle, graph: Graph) -> None:
     if bundle.engine is not None:
         found = hashlib.sha256(plan.read_member(folder, graph.file)).hexdigest()
     elif path.is_file():
-        found = _sha256(path)
+        found = sha256(path)
     else:
         raise ModelError(f"the model in {folder} lacks {graph.file}; {how}")
     if found != graph.sha256:
@@ -269,9 +270,4 @@ def _write_graph(path: Path, content: bytes | Path, graph: Graph) -> Graph:
         shutil.copyfile(content, path)
     else:
         path.write_bytes(content)
-    return replace(graph, file=path.name, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return replace(graph, file=path.name, sha256=sha256(path))

@@ -3,10 +3,7 @@
 0 is background, 1 to 254 are object ids, 255 is void: a pixel whose owner is not known.
 """
 
-import errno
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.errors import InputError
+from vos_deploy.files import replacing
 
 VOID = 255
 
@@ -187,32 +185,6 @@ def overlay(
         borders = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         result[(borders > 0) & (painted > 0)] = 255
     return result
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that becomes `path` if the block succeeds.
-
-    The name keeps the suffix, by which writers choose a format. Missing folders are made.
-
-    Raises:
-        VosDeployError: the file cannot be written, or the disk is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise VosDeployError(
-                f"no room left on the disk for {path}: free some space or write elsewhere"
-            ) from error
-        raise VosDeployError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def _binarise(mask: NDArray[Any]) -> NDArray[np.uint8]:

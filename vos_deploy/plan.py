@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vos_deploy.errors import ModelError
-from vos_deploy.masks import replacing
+from vos_deploy.files import replacing
 
 MANIFEST = "manifest.json"
 SUFFIX = ".plan"

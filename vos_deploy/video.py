@@ -13,16 +13,13 @@ import itertools
 import logging
 import math
 import os
-import queue
 import re
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Self
 
 import cv2
 import numpy as np
@@ -30,11 +27,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vos_deploy.errors import InputError
+from vos_deploy.files import entries
+from vos_deploy.queues import POLL_SECONDS, QUEUED_FRAMES, BoundedQueue
 
 log = logging.getLogger(__name__)
 
 Frame = NDArray[np.uint8]
-Item = TypeVar("Item")
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 STREAM_SCHEMES = frozenset({"http", "https", "rtsp", "rtsps"})
@@ -45,44 +43,6 @@ DEFAULT_FPS = 24.0
 RECONNECT_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 # How long a silent network may hold up one call.
 NETWORK_TIMEOUT_MS = 10_000
-# Frames waiting between two threads: enough to even out jitter, little enough to hold in memory.
-QUEUED_FRAMES = 4
-# How often a thread looks whether what it waits for has happened.
-POLL_SECONDS = 0.002
-
-
-class BoundedQueue(Generic[Item]):
-    """Hands items from one thread to one other, and survives Ctrl-C at any point.
-
-    `queue.Queue` is built from locks in Python: an interrupt between two of its lines can lose a
-    wake-up, and the other thread then waits for ever. `SimpleQueue` hands over in one call each
-    way but knows no limit, so the sender looks for room by itself.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._limit = limit
-
-    def full(self) -> bool:
-        return self._items.qsize() >= self._limit
-
-    def put(self, item: Item) -> None:
-        """Wait for room, then add an item."""
-        while self.full():
-            time.sleep(POLL_SECONDS)
-        self._items.put(item)
-
-    def put_now(self, item: Item) -> None:
-        """Add an item beyond the limit."""
-        self._items.put(item)
-
-    def get(self) -> Item:
-        return self._items.get()
-
-    def drop(self) -> None:
-        """Throw away the oldest item, if there is one."""
-        with suppress(queue.Empty):
-            self._items.get_nowait()
 
 
 def open_source(spec: str | Path) -> "FrameSource":
@@ -356,15 +316,7 @@ def _label(target: Path | str | int) -> str:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    files = sorted(
-        (
-            file
-            for file in folder.iterdir()
-            # A leading dot: thumbnails and what unfinished writes left behind.
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-        ),
-        key=_natural,
-    )
+    files = entries(folder, IMAGE_SUFFIXES)
     if not files:
         raise InputError(
             f"expected a folder of images, found none in {folder}: "
@@ -379,14 +331,6 @@ def _image_files(folder: Path) -> list[Path]:
                 "their results would have the same name; keep masks in a folder of their own"
             )
     return files
-
-
-def _natural(file: Path) -> list[Any]:
-    """A sort key that compares the numbers in a name as numbers."""
-    # With a group, split alternates text and digits, so equal positions have equal types.
-    return [
-        int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", file.name)
-    ]
 
 
 def _read_image(file: Path) -> Frame:

@@ -25,15 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError, VosDeployError
-from vos_deploy.masks import replacing, write_mask
-from vos_deploy.video import (
-    POLL_SECONDS,
-    QUEUED_FRAMES,
-    BoundedQueue,
-    Frame,
-    open_capture,
-    silence_cv2,
-)
+from vos_deploy.files import replacing
+from vos_deploy.masks import write_mask
+from vos_deploy.queues import POLL_SECONDS, QUEUED_FRAMES, BoundedQueue
+from vos_deploy.video import Frame, open_capture, silence_cv2
 
 log = logging.getLogger(__name__)
 

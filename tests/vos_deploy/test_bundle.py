@@ -93,7 +93,7 @@ def test_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.Monk
     def full_disk(*arguments: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(bundle_module, "_sha256", full_disk)
+    monkeypatch.setattr(bundle_module, "sha256", full_disk)
     with pytest.raises(OSError, match="no space"):
         make_bundle(method="rde").save(folder, CONTENTS)
     monkeypatch.undo()

@@ -12,7 +12,6 @@ from vos_deploy.masks import (
     one_hot,
     overlay,
     read_mask,
-    replacing,
     write_mask,
 )
 
@@ -114,12 +113,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(mask, path, monkeypatch
         write_mask(path, mask)
     assert np.array_equal(read_mask(path), mask)
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_replacing_says_what_is_in_the_way(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(VosDeployError, match="cannot write"), replacing(tmp_path / "file" / "x"):
-        pass
 
 
 def test_check_mask_passes_ids_and_void(mask):

@@ -6,7 +6,6 @@ tensors, `restricted` reads these alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ModelError
+from ..files import replacing
 from ..methods import METHODS, find_part
 from .network import Network
 from .restricted import load_tensors
@@ -111,14 +111,8 @@ def save_checkpoint(
         for key, value in model.state_dict().items()
     }
     header = {"method": model.method, "config": model.config, **(metadata or {})}
-    partial = Path(f"{path}.partial")
-    partial.write_bytes(save(state, {"vos_deploy": json.dumps(header)}))
-    partial.replace(path)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(state, {"vos_deploy": json.dumps(header)}))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

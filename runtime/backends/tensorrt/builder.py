@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vos_deploy.bundle import Graph
 from vos_deploy.errors import ModelError, VosDeployError
+from vos_deploy.files import replacing
 from vos_deploy.manifest import Profile
-from vos_deploy.masks import replacing
 
 from . import fused_read
 from .library import Log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vos_deploy.errors import InputError
+from vos_deploy.files import replacing
 from vos_deploy.models.gfrtm.network import FullTrunk
 from vos_deploy.runtime.trackers.gfrtm.target import Schedule, TargetModel, initial_weights
 from vos_deploy.runtime.trackers.gfrtm.target.augment import CANDIDATES, augment
@@ -124,7 +124,5 @@ def _read(path: Path) -> tuple[Tensor, Tensor] | None:
 
 def _write(path: Path, target: tuple[Tensor, Tensor]) -> None:
     """Whole or not at all: the processes of a run share the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"project": target[0].contiguous(), "kernel": target[1].contiguous()}, partial)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_file({"project": target[0].contiguous(), "kernel": target[1].contiguous()}, temporary)
