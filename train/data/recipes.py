@@ -46,8 +46,10 @@ class Recipe:
     window: drawn once for the clip, or for each frame; aim: see `geometry.window`.
     drift: each frame moves on from the one before, not from the picture.
     warp: probability of a thin-plate spline per frame; bend: probability and strength of a smooth
-    displacement that a clip's frames draw; paste: objects of other pictures on top; recolour:
-    strength of a change of colours; shuffle_channels: red, green and blue change places.
+    displacement that a clip's frames draw; paste: objects of other pictures, or of other clips and
+    of the same clip mirrored, on top; blur: probability of motion blur and its longest path in
+    pixels; erase: probability, per frame, of a patch that hides what is there; recolour: strength
+    of a change of colours; shuffle_channels: red, green and blue change places.
     """
 
     trim: float = 0.0
@@ -63,6 +65,8 @@ class Recipe:
     warp: float = 0.0
     bend: tuple[float, float] = (0.0, 0.0)
     paste: bool = False
+    blur: tuple[float, int] = (0.0, 0)
+    erase: float = 0.0
     jitter: Jitter = Jitter()
     each_jitter: Jitter = Jitter()
     grey: float = 0.0
@@ -95,6 +99,24 @@ STILLS = {
         bend=(0.5, 0.02),
         paste=True,
         recolour=0.3,
+    ),
+    # The same with look-alikes, occlusion and blur: for keys that learn too.
+    "hard": Recipe(
+        flip=0.5,
+        common=Motion(rotation=10),
+        fit="shorter",
+        extent=(0.9, 1.7),
+        aim="object",
+        each=Motion(rotation=15, shear=8, scale=(0.8, 1.25), shift=0.15),
+        drift=True,
+        bend=(0.5, 0.02),
+        paste=True,
+        blur=(0.15, 13),
+        erase=0.1,
+        jitter=Jitter(0.2, 0.2, 0.2, 0.03),
+        each_jitter=Jitter(0.08, 0.08, 0.08),
+        grey=0.05,
+        recolour=0.2,
     ),
     # The paper says random affine changes, not how large: those of RMNet, which follows it.
     "stm": Recipe(
@@ -138,6 +160,21 @@ VIDEOS = {
         extent=(1.0, 1.3),
         aim="object",
         each=Motion(rotation=3, shear=2, scale=(0.97, 1.03), shift=0.02),
+        recolour=0.15,
+    ),
+    "hard": Recipe(
+        flip=0.5,
+        common=Motion(rotation=15, shear=5, scale=(0.9, 1.1)),
+        fit="shorter",
+        extent=(0.9, 1.6),
+        aim="object",
+        each=Motion(rotation=4, shear=3, scale=(0.93, 1.08), shift=0.04),
+        paste=True,
+        blur=(0.1, 13),
+        erase=0.1,
+        jitter=Jitter(0.2, 0.2, 0.2, 0.03),
+        each_jitter=Jitter(0.04, 0.04, 0.04),
+        grey=0.05,
         recolour=0.15,
     ),
     # Shorter side between the crop and its own length, a random crop, affine: the author's words;

@@ -87,10 +87,7 @@ class StillClips:
             frames = self.options.frames
             ids = one_object(rng, ids)
             other = moving(rng, recipe, [image] * frames, [ids] * frames, self.options)
-            for t in range(frames):
-                covered = other.ids[t] == 1
-                clip.images[t][covered] = other.images[t][covered]
-                clip.ids[t][covered] = label
+            cover(clip, other, label)
 
 
 class VideoClips:
@@ -132,10 +129,41 @@ class VideoClips:
             flows = [None, *(self.flow(video, a, b) for a, b in pairwise(indices))]
             if any(f is not None and f.shape[:2] != ids[0].shape for f in flows):
                 raise BadFile("flow of another size than its frame", flow_folder(video, options))
-        clip = coloured(rng, self.recipe, moving(rng, self.recipe, images, ids, options, flows),
-                        options)  # fmt: skip
+        clip = moving(rng, self.recipe, images, ids, options, flows)
+        if self.recipe.paste:
+            self.paste(rng, clip, images, ids, share)
+        clip = coloured(rng, self.recipe, clip, options)
         clip.chosen, clip.steady = chosen, self.recipe.steady
         return clip
+
+    def paste(
+        self, rng: Rng, clip: Clip, images: Sequence[Image], ids: Sequence[Image], share: float
+    ) -> None:
+        """Puts an object on top that moves as it does in its own video: of another video, or of
+        the same frames mirrored, in any order: a look-alike. It is a further object to follow, or
+        a distractor and occluder that stays background."""
+        if rng.random() < 0.5:
+            return
+        if rng.random() < 0.4:
+            order = rng.permutation(len(images))
+            images = [np.ascontiguousarray(images[i][:, ::-1]) for i in order]
+            ids = [np.ascontiguousarray(ids[i][:, ::-1]) for i in order]
+        else:
+            video, _ = self.items[int(rng.integers(self.count))]
+            indices = self.indices(rng, video, None, self.skip.at(share))
+            if indices is None:
+                return
+            pairs = [read_pair(*video.frames[i]) for i in indices]
+            images, ids = [image for image, _ in pairs], [mask for _, mask in pairs]
+        chosen = one_object(rng, ids[0]).max() and rng.choice(
+            [i for i in np.unique(ids[0]) if i not in (0, VOID)]
+        )
+        if not chosen or len({mask.shape for mask in ids}) > 1:
+            return
+        recipe = replace(self.recipe, extent=(0.6, 1.2), aim="anywhere")
+        single = [(mask == chosen).astype(np.uint8) for mask in ids]
+        label = 0 if rng.random() < 0.5 else int(max(m[m != VOID].max() for m in clip.ids)) + 1
+        cover(clip, moving(rng, recipe, images, single, self.options), label)
 
     def indices(self, rng: Rng, video: Video, chosen: int | None, skip: int) -> list[int] | None:
         frames, length = self.options.frames, len(video.frames)
@@ -229,6 +257,14 @@ def one_object(rng: Rng, ids: Image) -> Image:
     return (ids == rng.choice(present)).astype(np.uint8) if present else np.zeros_like(ids)
 
 
+def cover(clip: Clip, other: Clip, label: int) -> None:
+    """Lay object 1 of another clip over a clip, where it counts as `label`."""
+    for t, ids in enumerate(other.ids):
+        covered = ids == 1
+        clip.images[t][covered] = other.images[t][covered]
+        clip.ids[t][covered] = label
+
+
 def moving(
     rng: Rng,
     recipe: Recipe,
@@ -278,8 +314,35 @@ def coloured(rng: Rng, recipe: Recipe, clip: Clip, options: Options) -> Clip:
         changed = Colours.draw(rng, recipe.each_jitter)(shared(image))
         if recipe.recolour:
             changed = recolour(rng, changed, strength)
+        if t and rng.random() < recipe.erase:
+            erase(rng, changed, clip.ids[t])
+        if rng.random() < recipe.blur[0]:
+            changed = motion_blur(rng, changed, recipe.blur[1])
         clip.images[t] = np.ascontiguousarray(changed[..., channels])
     return clip
+
+
+def erase(rng: Rng, image: Image, ids: Image) -> None:
+    """Hide a random rectangle, an eighth to a third of each side, behind one colour with noise."""
+    sides = [int(side * rng.uniform(1 / 8, 1 / 3)) for side in ids.shape]
+    top, left = (int(rng.integers(0, s - n + 1)) for s, n in zip(ids.shape, sides, strict=True))
+    patch = (slice(top, top + sides[0]), slice(left, left + sides[1]))
+    noise = rng.normal(rng.uniform(0, 255, 3), 12, (*sides, 3))
+    image[patch] = noise.clip(0, 255).astype(np.uint8)
+    ids[patch] = 0
+
+
+def motion_blur(rng: Rng, image: Image, longest: int) -> Image:
+    """The mean of the image along a random straight path of 3 to `longest` pixels."""
+    length, angle = int(rng.integers(3, longest + 1)), rng.uniform(0, np.pi)
+    kernel = np.zeros((length, length), np.float32)
+    reach = (length - 1) / 2
+    ends = [
+        (round(reach + s * reach * np.cos(angle)), round(reach + s * reach * np.sin(angle)))
+        for s in (-1, 1)
+    ]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.uint8)
 
 
 def estimate_flow(images: Sequence[Image]) -> list[NDArray[np.float32]]:

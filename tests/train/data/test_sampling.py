@@ -17,7 +17,9 @@ from vos_deploy.train.data.sampling import (
     VideoClips,
     choose_objects,
     common_step,
+    erase,
     estimate_flow,
+    motion_blur,
     own_gaps,
 )
 from vos_deploy.train.options import Options
@@ -240,3 +242,36 @@ def test_estimated_flow_finds_a_shift() -> None:
     flow = estimate_flow([texture, np.roll(texture, 3, 1)])[1]
     # What moved right by 3 was 3 to the left before.
     assert np.abs(np.median(flow[20:-20, 20:-20], (0, 1)) - [-3, 0]).max() < 0.5
+
+
+def test_pasted_objects_are_followed_or_hide_what_is_there(davis: Path) -> None:
+    """Of the hard recipe's clips some have a third object, and some lose part of the two."""
+    clips = source(davis, replace(SMALL, video_recipe="hard", objects=3))
+    further, areas = 0, []
+    for seed in range(60):
+        clip = clips.clip(RNG(seed), 0, 0.5)
+        assert clip is not None
+        assert {i.shape for i in clip.images} == {(64, 64, 3)}
+        further += any((mask == 3).any() for mask in clip.ids)
+        areas.append(np.mean([(mask > 0).mean() for mask in clip.ids]))
+    assert 5 < further < 30
+    assert np.std(areas) > 0.02
+
+
+def test_an_erased_patch_belongs_to_no_object() -> None:
+    image, ids = np.full((60, 90, 3), 7, np.uint8), np.ones((60, 90), np.uint8)
+    erase(RNG(0), image, ids)
+    gone = ids == 0
+    assert 60 * 90 / 64 * 0.8 < gone.sum() < 60 * 90 / 9 * 1.1
+    assert (image[~gone] == 7).all() and (image[gone] != 7).any()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_motion_blur_spreads_a_point_along_a_line(seed: int) -> None:
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 240
+    blurred = motion_blur(RNG(seed), image, 13)[..., 0]
+    rows, columns = np.nonzero(blurred)
+    assert 3 <= len(rows) <= 26
+    assert 200 < blurred.sum(dtype=int) < 280
+    assert max(np.ptp(rows), np.ptp(columns)) <= 13
