@@ -18,7 +18,7 @@ GENERAL = {"device", "size", "threads", "memory_every", "memory_frames"}
 def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a model says of itself, overruled by the arguments the Segmenter was given."""
     return {
-        "model": str(bundle.folder),
+        "model": str(bundle.path),
         "method": bundle.method,
         "precision": bundle.precision,
         "checkpoint": bundle.checkpoint.get("name", "unknown"),

@@ -39,7 +39,7 @@ def load_network(bundle: Bundle, checkpoint: Path | None) -> Network:
     network = load_model(checkpoint, bundle.method)
     if network.config != bundle.config:
         raise InputError(
-            f"expected the checkpoint that {bundle.folder} was exported from, found another "
+            f"expected the checkpoint that {bundle.path} was exported from, found another "
             f"network in {checkpoint}: {network.config} instead of {bundle.config}"
         )
     return network

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for objects, memory in product(args.objects, sizes):
         kept: dict[str, Any] = {"memory_every": every, "memory_frames": memory}
-        with Segmenter(bundle.folder, **kept, **options, **own) as segmenter:
+        with Segmenter(bundle.path, **kept, **options, **own) as segmenter:
             sides: dict[str, Steps] = {EXPORTED: segmenter}
             if eager:
                 sides[PYTORCH] = eager.follower(network, **kept, **own)

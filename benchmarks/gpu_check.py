@@ -214,7 +214,7 @@ class MethodCheck:
             runtime=engine.removesuffix("-fused"),
             fused_read=engine == FUSED,
         )
-        return Outcome(f"{bundle.folder.stat().st_size / 2**20:.0f} MiB", True)
+        return Outcome(f"{bundle.path.stat().st_size / 2**20:.0f} MiB", True)
 
     def _fusable(self, precision: str) -> bool:
         bundle = Bundle.load(self._folder(precision))

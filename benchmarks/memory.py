@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     options["size"] = options["size"] or bundle.size or DEFAULT_SIZE
     if not isinstance(options["size"], tuple):
         raise InputError("--size takes HEIGHTxWIDTH here, such as 240x432")
-    with Segmenter(bundle.folder, **options) as segmenter:
+    with Segmenter(bundle.path, **options) as segmenter:
         rows = follow(segmenter, options["size"], args.objects, args.frames)
         held = str(segmenter.memory)
     growth = grown(rows)

@@ -75,8 +75,8 @@ def measure(
     clip = scene(options["size"], objects)
     first, mask = next(clip)
     frames = [frame for frame, _ in itertools.islice(clip, 1 + WARM_UP + repeats)]
-    computing = Segmenter(bundle.folder, reuse_threshold=NEVER, **options)
-    reusing = Segmenter(bundle.folder, reuse_threshold=ALWAYS, **options)
+    computing = Segmenter(bundle.path, reuse_threshold=NEVER, **options)
+    reusing = Segmenter(bundle.path, reuse_threshold=ALWAYS, **options)
     learning: list[float] = []
     encoding: list[float] = []
     computed: list[float] = []

@@ -136,19 +136,19 @@ def _with_hint(error: EngineError, bundle: Bundle, size: Size) -> EngineError:
     if bundle.size is not None:
         return error
     option = "--size {}x{}".format(*size)
-    command = export_command(bundle.folder, bundle.method, option)
+    command = export_command(bundle.path, bundle.method, option)
     return EngineError(f"{error}; it may build if the model is exported for this size: {command}")
 
 
 def _check_buildable(bundle: Bundle, precision: str | None) -> None:
     if bundle.engine is not None:
-        raise InputError(f"{bundle.folder} is a plan already; give the folder it was built from")
+        raise InputError(f"{bundle.path} is a plan already; give the folder it was built from")
     if precision not in (None, bundle.precision):
         # TensorRT takes the types as they are in the ONNX file.
-        folder = bundle.folder.with_name(f"{bundle.folder.name}-{precision}")
+        folder = bundle.path.with_name(f"{bundle.path.name}-{precision}")
         command = export_command(folder, bundle.method, f"--precision {precision}")
         raise InputError(
-            f"{bundle.folder} is {bundle.precision}, and the precision of a plan is that of its "
+            f"{bundle.path} is {bundle.precision}, and the precision of a plan is that of its "
             f"graphs; export it in {precision} with: {command}"
         )
 
@@ -156,15 +156,15 @@ def _check_buildable(bundle: Bundle, precision: str | None) -> None:
 def _size(bundle: Bundle, asked: Size | None) -> Size:
     if asked is not None and bundle.size not in (None, asked):
         text = "{}x{}".format(*asked)
-        command = export_command(bundle.folder, bundle.method, f"--size {text}")
+        command = export_command(bundle.path, bundle.method, f"--size {text}")
         raise InputError(
-            f"{bundle.folder} is fixed to {'{}x{}'.format(*bundle.size)}, and --size is "
+            f"{bundle.path} is fixed to {'{}x{}'.format(*bundle.size)}, and --size is "
             f"{text}; leave it out, or export the model with: {command}"
         )
     size = asked or bundle.size
     if size is None:
         raise InputError(
-            f"{bundle.folder} takes frames of any size, and a plan is built for one: say which, "
+            f"{bundle.path} takes frames of any size, and a plan is built for one: say which, "
             "as height and width, such as --size 480x854"
         )
     return size
@@ -174,7 +174,7 @@ def _objects(bundle: Bundle, asked: int | None) -> int:
     most = bundle.max_objects
     if most is not None and asked is not None and asked > most:
         raise InputError(
-            f"{bundle.folder} takes up to {most} objects, and --max-objects is {asked}; ask for "
+            f"{bundle.path} takes up to {most} objects, and --max-objects is {asked}; ask for "
             "fewer, or export the model for more"
         )
     return asked or min(MAX_OBJECTS, most or MAX_OBJECTS)
@@ -188,7 +188,7 @@ def _prepare_fused_read(
         plugin.check_scale(name, content)
     if not any(map(plugin.reads, onnx.values())):
         raise InputError(
-            f"{bundle.folder} has no read of the memory that can be fused: {bundle.method} reads "
+            f"{bundle.path} has no read of the memory that can be fused: {bundle.method} reads "
             "otherwise; build without --fused-read"
         )
 
@@ -209,16 +209,16 @@ def _default_cache(module: Any, gpu: Gpu) -> Path:
 def _report(bundle: Bundle, seconds: float, as_json: bool) -> None:
     engine = bundle.engine
     assert engine is not None and bundle.size is not None
-    mebibytes = bundle.folder.stat().st_size / 2**20
+    mebibytes = bundle.path.stat().st_size / 2**20
     if as_json:
-        facts = {"plan": str(bundle.folder), "seconds": seconds, "MiB": mebibytes}
+        facts = {"plan": str(bundle.path), "seconds": seconds, "MiB": mebibytes}
         sizes = {"size": bundle.size, "precision": bundle.precision}
         built = {k: v for k, v in vars(engine).items() if k != "profiles"}
         print(json.dumps({**facts, **sizes, **built}, indent=2))
         return
     height, width = bundle.size
     print(
-        f"wrote {bundle.folder}: {len(bundle.graphs)} engines, {mebibytes:.1f} MiB, in "
+        f"wrote {bundle.path}: {len(bundle.graphs)} engines, {mebibytes:.1f} MiB, in "
         f"{seconds:.0f} s\n"
         f"{height}x{width}, {bundle.precision}, up to {engine.max_objects} objects and "
         f"{engine.memory_frames} memory frames, {engine.runtime} {engine.version}, "

@@ -101,7 +101,7 @@ def _follow(
             logger.warning("interrupted after %d frames", frames)
     return (
         Report(
-            model=str(segmenter.bundle.folder),
+            model=str(segmenter.bundle.path),
             device=segmenter.device,
             precision=segmenter.bundle.precision,
             size=source.size,

@@ -281,7 +281,7 @@ def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) 
     room = None if bundle.engine is None else bundle.engine.memory_frames
     if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
         raise InputError(
-            f"{bundle.folder} was built for up to {room} memory frames, and memory_frames is "
+            f"{bundle.path} was built for up to {room} memory frames, and memory_frames is "
             f"{frames}; ask for fewer, or build it for more: vos-deploy-build --memory-frames"
         )
     if frames == UNLIMITED:
@@ -303,7 +303,7 @@ def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
             "export the model with --size any" if bundle.engine is None else "build another plan"
         )
         raise InputError(
-            f"the model in {bundle.folder} is fixed to {height}x{width}, and size is {asked}; "
+            f"the model in {bundle.path} is fixed to {height}x{width}, and size is {asked}; "
             f"leave size out, or {change}"
         )
     return bundle.size

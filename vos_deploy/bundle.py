@@ -58,7 +58,7 @@ class Bundle:
     max_objects: None for no limit.
     checkpoint: `name` and `sha256` of the weights the graphs were exported from.
     engine: what a plan was built with and for; None for a folder of ONNX graphs.
-    folder: the model folder, or the `.plan` file.
+    path: the model folder, or the `.plan` file.
     """
 
     method: str
@@ -74,7 +74,7 @@ class Bundle:
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     engine: Engines | None = None
-    folder: Path = Path()
+    path: Path = Path()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -111,7 +111,7 @@ class Bundle:
                 name: _write_graph(new / f"{name}.onnx", contents[name], graph)
                 for name, graph in self.graphs.items()
             }
-            saved = replace(self, graphs=graphs, folder=folder)
+            saved = replace(self, graphs=graphs, path=folder)
             (new / MANIFEST).write_bytes(saved._json())
             if folder.exists():
                 folder.rename(Path(scratch) / "old")
@@ -133,30 +133,30 @@ class Bundle:
             )
             for name, graph in self.graphs.items()
         }
-        saved = replace(self, graphs=graphs, folder=path)
+        saved = replace(self, graphs=graphs, path=path)
         plan.write(path, saved._json(), {f"{name}.engine": engines[name] for name in graphs})
         return saved
 
-    def path(self, graph: str) -> Path:
+    def graph_path(self, graph: str) -> Path:
         """Where the file of a graph lies, in a model folder."""
-        return self.folder / self.graphs[graph].file
+        return self.path / self.graphs[graph].file
 
     def read(self, graph: str) -> bytes:
         """The ONNX file or the engine of a graph."""
         if self.engine is None:
-            return self.path(graph).read_bytes()
-        return plan.read_member(self.folder, self.graphs[graph].file)
+            return self.graph_path(graph).read_bytes()
+        return plan.read_member(self.path, self.graphs[graph].file)
 
     def output(self, graph: str, name: str) -> TensorSpec:
         """An output of a graph. Raises ModelError if the graph has none of this name."""
         for spec in self.graphs[graph].outputs:
             if spec.name == name:
                 return spec
-        raise ModelError(f"graph {graph!r} in {self.folder} has no output {name!r}")
+        raise ModelError(f"graph {graph!r} in {self.path} has no output {name!r}")
 
     def _json(self) -> bytes:
         manifest = asdict(self)
-        del manifest["folder"]
+        del manifest["path"]
         if self.engine is None:
             del manifest["engine"]
         return (
@@ -181,7 +181,7 @@ class Bundle:
             licence=top.optional("licence", str) or "",
             versions=top.optional("versions", dict) or {},
             engine=read_engines(top),
-            folder=folder,
+            path=folder,
         )
 
 
@@ -236,13 +236,13 @@ def _check_name(bundle: Bundle, graph: Graph) -> None:
     # A manifest from elsewhere must not make us read outside the folder.
     if not plan.is_plain(graph.file):
         raise ModelError(
-            f"{bundle.folder / MANIFEST} names the graph file {graph.file!r}, which is not a plain "
-            f"file name; {mend(bundle.folder, bundle.method)}"
+            f"{bundle.path / MANIFEST} names the graph file {graph.file!r}, which is not a plain "
+            f"file name; {mend(bundle.path, bundle.method)}"
         )
 
 
 def _check_file(bundle: Bundle, graph: Graph) -> None:
-    folder, how = bundle.folder, mend(bundle.folder, bundle.method)
+    folder, how = bundle.path, mend(bundle.path, bundle.method)
     path = folder / graph.file
     if bundle.engine is not None:
         found = hashlib.sha256(plan.read_member(folder, graph.file)).hexdigest()

@@ -70,17 +70,17 @@ class Engines:
 class Fields:
     """Typed reading of one JSON object, with an error that names the field and the model."""
 
-    def __init__(self, values: Any, folder: Path) -> None:
+    def __init__(self, values: Any, path: Path) -> None:
         self.values = values if isinstance(values, dict) else {}
-        self.folder = folder
+        self.path = path
 
     def required(self, name: str, kind: type[T]) -> T:
         value = self.values.get(name)
         # bool is an int to Python, but never a size or a count.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ModelError(
-                f"{self.folder / MANIFEST} is damaged: {name!r} should be a {kind.__name__} and is "
-                f"{value!r}; {mend(self.folder)}"
+                f"{self.path / MANIFEST} is damaged: {name!r} should be a {kind.__name__} and is "
+                f"{value!r}; {mend(self.path)}"
             )
         return value
 
@@ -90,7 +90,7 @@ class Fields:
     def table(self, name: str, read: "Callable[[Fields], T]") -> dict[str, T]:
         """A JSON object of JSON objects, each read by `read`."""
         rows = self.required(name, dict)
-        return {key: read(Fields(row, self.folder)) for key, row in rows.items()}
+        return {key: read(Fields(row, self.path)) for key, row in rows.items()}
 
 
 def read_size(fields: Fields) -> tuple[int, int] | None:
@@ -98,13 +98,13 @@ def read_size(fields: Fields) -> tuple[int, int] | None:
     size = fields.optional("size", list)
     if size is None:
         return None
-    sides = Fields(dict(zip(("height", "width"), size, strict=False)), fields.folder)
+    sides = Fields(dict(zip(("height", "width"), size, strict=False)), fields.path)
     return sides.required("height", int), sides.required("width", int)
 
 
 def read_graph(fields: Fields) -> Graph:
     def tensors(name: str) -> tuple[TensorSpec, ...]:
-        specs = [Fields(spec, fields.folder) for spec in fields.required(name, list)]
+        specs = [Fields(spec, fields.path) for spec in fields.required(name, list)]
         return tuple(
             TensorSpec(
                 spec.required("name", str),
@@ -124,9 +124,9 @@ def read_graph(fields: Fields) -> Graph:
 
 def read_engines(top: Fields) -> Engines | None:
     """The `engine` section of a plan; None for a folder, which has none."""
-    if not is_plan(top.folder):
+    if not is_plan(top.path):
         return None
-    fields = Fields(top.required("engine", dict), top.folder)
+    fields = Fields(top.required("engine", dict), top.path)
     return Engines(
         runtime=fields.required("runtime", str),
         version=fields.required("version", str),
@@ -148,8 +148,8 @@ def _read_profile(graph: Fields, name: str) -> Profile:
     numbers = [type(side) is int for row in rows for side in row]
     if len(rows) != 3 or len({len(row) for row in rows}) != 1 or not all(numbers):
         raise ModelError(
-            f"{graph.folder / MANIFEST} is damaged: the profile of {name!r} should be three lists "
-            f"of numbers and is {graph.values[name]!r}; {mend(graph.folder)}"
+            f"{graph.path / MANIFEST} is damaged: the profile of {name!r} should be three lists "
+            f"of numbers and is {graph.values[name]!r}; {mend(graph.path)}"
         )
     return rows[0], rows[1], rows[2]
 

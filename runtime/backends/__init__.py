@@ -47,7 +47,7 @@ def create(
         device = "tensorrt" if bundle.engine is not None else _device_for_graphs()
     if bundle.engine is not None and device != "tensorrt":
         raise InputError(
-            f"{bundle.folder} is a plan, which runs on tensorrt, and device is {device!r}; leave "
+            f"{bundle.path} is a plan, which runs on tensorrt, and device is {device!r}; leave "
             "it out, or open the model folder that the plan was built from"
         )
     module, name = _BACKENDS[device]

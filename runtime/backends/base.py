@@ -97,7 +97,7 @@ class Backend(ABC):
         if {spec.name for spec in specs} != arrays.keys():
             expected = ", ".join(spec.name for spec in specs)
             raise ModelError(
-                f"graph {graph!r} of {self.bundle.folder} has the {kind}s {expected}, and the "
+                f"graph {graph!r} of {self.bundle.path} has the {kind}s {expected}, and the "
                 f"method {self.bundle.method!r} gives it {', '.join(arrays)}"
             )
         for spec in specs:
@@ -108,6 +108,6 @@ class Backend(ABC):
             )
             if spec.dtype != array.dtype.name or not fits:
                 raise ModelError(
-                    f"{kind} {spec.name!r} of graph {graph!r} in {self.bundle.folder} is "
+                    f"{kind} {spec.name!r} of graph {graph!r} in {self.bundle.path} is "
                     f"{spec.dtype} {list(spec.shape)}, not {array.dtype} {list(array.shape)}"
                 )

@@ -24,7 +24,7 @@ class OnnxRuntimeBackend(Backend):
         self._bindings: dict[str, Any] = {}
         self._sessions: dict[str, Any] = {}
         for name in bundle.graphs:
-            path = bundle.path(name)
+            path = bundle.graph_path(name)
             try:
                 session = runtime.InferenceSession(
                     path, session_options(runtime, threads), providers=["CPUExecutionProvider"]

@@ -68,7 +68,7 @@ class OrtCudaBackend(GpuBackend):
         super().close()
 
     def _session(self, runtime: Any, graph: str) -> Any:
-        path = self.bundle.path(graph)
+        path = self.bundle.graph_path(graph)
         try:
             session = runtime.InferenceSession(
                 path,

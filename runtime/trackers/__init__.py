@@ -21,14 +21,14 @@ def find(bundle: Bundle) -> type[Tracker]:
     """
     if bundle.method not in METHODS:
         raise ModelError(
-            f"the model in {bundle.folder} is of the method {bundle.method!r}, and this version "
+            f"the model in {bundle.path} is of the method {bundle.method!r}, and this version "
             f"runs {', '.join(METHODS)}; upgrade with: pip install --upgrade vos_deploy"
         )
     tracker: type[Tracker] = find_part(bundle.method, "TRACKER")
     missing = [name for name in tracker.graphs if name not in bundle.graphs]
     if missing:
         raise ModelError(
-            f"the model in {bundle.folder} lacks the graph {missing[0]!r}; export it again with: "
-            f"python -m vos_deploy.export --method {bundle.method} --output {bundle.folder}"
+            f"the model in {bundle.path} lacks the graph {missing[0]!r}; export it again with: "
+            f"python -m vos_deploy.export --method {bundle.method} --output {bundle.path}"
         )
     return tracker

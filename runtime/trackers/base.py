@@ -206,7 +206,7 @@ class Tracker(ABC):
             side = stated if asked is None else asked
             if not isinstance(side, int):
                 raise ModelError(
-                    f"output {name!r} of graph {graph!r} in {self.backend.bundle.folder} has the "
+                    f"output {name!r} of graph {graph!r} in {self.backend.bundle.path} has the "
                     f"shape {list(spec.shape)}, which does not fit {list(shape)}"
                 )
             sides.append(side)

@@ -198,7 +198,7 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
             if "compress" not in backend.bundle.graphs:
                 free = [m for m in (*LAYOUTS, GROWING) if "compress" not in m]
                 raise InputError(
-                    f"the network of {backend.bundle.folder} cannot compress its memory (its "
+                    f"the network of {backend.bundle.path} cannot compress its memory (its "
                     f"checkpoint is of the first training stage), which the mode {mode!r} needs; "
                     f"choose one of {', '.join(free)}"
                 )

@@ -50,7 +50,7 @@ def model(monkeypatch, tmp_path):
     bundle = Bundle("stm", "fp32", graphs, size=(48, 64), folder=tmp_path / "stm")
     monkeypatch.setattr(Bundle, "load", lambda path: bundle)
     monkeypatch.setattr(fps, "Segmenter", Still)
-    return str(bundle.folder)
+    return str(bundle.path)
 
 
 def test_both_sides_get_the_same_steps_in_turn():

@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, output: Path) -> Any:
 
     def export(self: gpu_check.MethodCheck, precision: str) -> Outcome:
         source = Bundle.load(demonstration_model())
-        contents = {name: source.path(name) for name in source.graphs}
+        contents = {name: source.graph_path(name) for name in source.graphs}
         fixed = replace(source, size=SIZE, short_side=None, memory=MemoryDefaults(1, 3))
         fixed.save(self._folder(precision), contents)
         return Outcome("copied", True)

@@ -166,7 +166,7 @@ def make_model(tmp_path: Path, graphs: dict[str, onnx.ModelProto]) -> MakeModel:
             | fields
         )
         contents = {name: model.SerializeToString() for name, model in graphs.items()}
-        return bundle.save(tmp_path / name, contents).folder
+        return bundle.save(tmp_path / name, contents).path
 
     return make
 

@@ -183,6 +183,6 @@ class TestGpuAndCache:
         monkeypatch.setattr(build_module.plugin, "check_scale", lambda name, content: None)
         plan, _ = built(fused_read=True)
         assert prepared == ["8.9", "8.9"]
-        assert Bundle.load(plan.folder).engine.fused_read
+        assert Bundle.load(plan.path).engine.fused_read
         assert rebuild_command(plan).endswith("--memory-frames 20 --fused-read")
         assert not built()[0].engine.fused_read

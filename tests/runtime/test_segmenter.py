@@ -391,7 +391,7 @@ class TestBadInput:
         folder = make_model()
         bundle = Bundle.load(folder)
         graphs = {name: graph for name, graph in bundle.graphs.items() if name != "memory_read"}
-        contents = {name: bundle.path(name).read_bytes() for name in graphs}
+        contents = {name: bundle.graph_path(name).read_bytes() for name in graphs}
         dataclasses.replace(bundle, graphs=graphs).save(folder, contents)
         with pytest.raises(ModelError, match="lacks the graph 'memory_read'"):
             vos_deploy.Segmenter(folder)

@@ -32,7 +32,7 @@ def make_bundle(**fields: Any) -> Bundle:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return make_bundle().save(tmp_path / "stm", CONTENTS).folder
+    return make_bundle().save(tmp_path / "stm", CONTENTS).path
 
 
 def edit(folder: Path, **fields: Any) -> None:
@@ -56,7 +56,7 @@ def test_load_returns_what_was_saved(tmp_path: Path) -> None:
     loaded = Bundle.load(tmp_path / "stm")
     assert loaded == saved
     assert loaded.size == (480, 854)
-    assert loaded.path("encoder").read_bytes() == CONTENTS["encoder"]
+    assert loaded.graph_path("encoder").read_bytes() == CONTENTS["encoder"]
     assert loaded.output("encoder", "query_key").shape == ("hw", 128)
 
 
@@ -74,7 +74,7 @@ def test_manifest_is_the_documented_one(folder: Path) -> None:
 def test_save_takes_files_too(tmp_path: Path) -> None:
     (tmp_path / "big.onnx").write_bytes(b"big")
     bundle = make_bundle().save(tmp_path / "stm", CONTENTS | {"encoder": tmp_path / "big.onnx"})
-    assert bundle.path("encoder").read_bytes() == b"big"
+    assert bundle.graph_path("encoder").read_bytes() == b"big"
 
 
 def test_save_replaces_a_model(folder: Path) -> None:

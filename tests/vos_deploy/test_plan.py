@@ -49,7 +49,7 @@ def make_bundle() -> Bundle:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
-    return make_bundle().save_plan(tmp_path / "stm.plan", ENGINES).folder
+    return make_bundle().save_plan(tmp_path / "stm.plan", ENGINES).path
 
 
 def rewrite(plan: Path, edit: Edit, compression: int = zipfile.ZIP_STORED) -> None:
@@ -88,7 +88,7 @@ def test_archive_is_stored_and_the_same_every_time(plan: Path, tmp_path: Path) -
     with zipfile.ZipFile(plan) as archive:
         assert archive.namelist() == ["manifest.json", "encoder.engine", "memory_read.engine"]
         assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_STORED}
-    again = make_bundle().save_plan(tmp_path / "again.plan", ENGINES).folder
+    again = make_bundle().save_plan(tmp_path / "again.plan", ENGINES).path
     assert again.read_bytes() == plan.read_bytes()
 
 

@@ -83,7 +83,7 @@ class TensorRTBackend(GpuBackend):
         if engine is None:
             raise ModelError(
                 f"{self._module.__name__} {self._module.__version__} cannot load the engine of "
-                f"{graph!r} in {self.bundle.folder} ({self._log.drain()}); build it again with: "
+                f"{graph!r} in {self.bundle.path} ({self._log.drain()}); build it again with: "
                 f"{rebuild_command(self.bundle)}"
             )
         return engine
@@ -104,7 +104,7 @@ class TensorRTBackend(GpuBackend):
         readable = {tensor.name for tensor in spec.inputs if tensor.dtype == "int64"}
         if names != expected or not host <= readable:
             raise ModelError(
-                f"the engine of {graph!r} in {self.bundle.folder} has the tensors "
+                f"the engine of {graph!r} in {self.bundle.path} has the tensors "
                 f"{', '.join(sorted(names))}, and its manifest names {', '.join(sorted(expected))};"
                 f" build it again with: {rebuild_command(self.bundle)}"
             )
@@ -143,7 +143,7 @@ class TensorRTBackend(GpuBackend):
         low, _, high = profile
         if not all(a <= n <= b for a, n, b in zip(low, found, high, strict=True)):
             raise ModelError(
-                f"input {name!r} of graph {graph!r} is {list(found)}, and {self.bundle.folder} was "
+                f"input {name!r} of graph {graph!r} is {list(found)}, and {self.bundle.path} was "
                 f"built for {list(low)} to {list(high)}; build it again with other limits: "
                 f"{rebuild_command(self.bundle)}"
             )

@@ -9,9 +9,9 @@ from vos_deploy.plan import build_command
 def engines_of(bundle: Bundle) -> Engines:
     """What the plan was built with. Raises ModelError for a folder of ONNX graphs."""
     if bundle.engine is None:
-        plan = bundle.folder.with_suffix(".plan")
+        plan = bundle.path.with_suffix(".plan")
         raise ModelError(
-            f"{bundle.folder} is a folder of ONNX graphs, and TensorRT runs plans; build one with: "
+            f"{bundle.path} is a folder of ONNX graphs, and TensorRT runs plans; build one with: "
             f"{build_command(plan)}"
         )
     return bundle.engine
@@ -25,7 +25,7 @@ def rebuild_command(bundle: Bundle) -> str:
         options.append("--size {}x{}".format(*bundle.size))
     options += [f"--max-objects {engine.max_objects}", f"--memory-frames {engine.memory_frames}"]
     options += ["--fused-read"] * engine.fused_read
-    return build_command(bundle.folder, *options)
+    return build_command(bundle.path, *options)
 
 
 def check(bundle: Bundle, version: str, gpu: str, compute_capability: str) -> None:
@@ -42,6 +42,6 @@ def check(bundle: Bundle, version: str, gpu: str, compute_capability: str) -> No
         built_for = ", ".join(f"{what} {built}" for what, built, _ in differing)
         found = ", ".join(f"{what} {here}" for what, _, here in differing)
         raise ModelError(
-            f"{bundle.folder} was built for {built_for}, and here is {found}; build it again with: "
+            f"{bundle.path} was built for {built_for}, and here is {found}; build it again with: "
             f"{rebuild_command(bundle)}"
         )

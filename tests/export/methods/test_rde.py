@@ -188,7 +188,7 @@ def test_half_precision_keeps_the_memory_in_float32(half: Path) -> None:
     kinds = {
         name: {
             i.data_type
-            for i in onnx.load(bundle.path(name)).graph.initializer
+            for i in onnx.load(bundle.graph_path(name)).graph.initializer
             if np.prod(i.dims) > 1000
         }
         for name in GRAPHS - {"memory_read"}

@@ -63,7 +63,7 @@ def make_plan(make_model, tmp_path: Path) -> MakePlan:
             engine=Engines(**(built | engine)),
         )
         contents = {name: bundle.read(name) for name in graphs}
-        return plan.save_plan(tmp_path / "model.plan", contents).folder
+        return plan.save_plan(tmp_path / "model.plan", contents).path
 
     return make
 

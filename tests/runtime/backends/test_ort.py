@@ -93,6 +93,6 @@ def test_no_threads(make_model):
 
 def test_file_that_is_no_onnx_graph(make_model):
     bundle = Bundle.load(make_model())
-    bundle.path("decoder").write_bytes(b"not a graph")
+    bundle.graph_path("decoder").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"cannot load .*decoder\.onnx"):
         backends.create(bundle, "cpu")

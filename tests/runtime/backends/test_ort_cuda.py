@@ -96,7 +96,7 @@ def test_provider_that_does_not_start(make_model, monkeypatch):
 
 def test_file_that_is_no_onnx_graph(make_model):
     bundle = Bundle.load(make_model())
-    bundle.path("decoder").write_bytes(b"not a graph")
+    bundle.graph_path("decoder").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"cannot load .*decoder\.onnx"):
         OnCpu(bundle, 1, Prompt())
 

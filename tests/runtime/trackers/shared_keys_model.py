@@ -144,7 +144,7 @@ def write_model(folder: Path, leave_out: str = "") -> Path:
             for name, model in models.items()
         },
     )
-    return bundle.save(folder, {n: m.SerializeToString() for n, m in models.items()}).folder
+    return bundle.save(folder, {n: m.SerializeToString() for n, m in models.items()}).path
 
 
 HEIGHT, WIDTH = 32, 48

@@ -125,7 +125,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )
     contents = {name: model.SerializeToString() for name, model in models.items()}
-    return bundle.save(tmp_path_factory.mktemp("tracker") / "imsfr", contents).folder
+    return bundle.save(tmp_path_factory.mktemp("tracker") / "imsfr", contents).path
 
 
 @pytest.fixture

@@ -330,21 +330,21 @@ class TestPlanThatDoesNotFit:
     def test_engine_that_does_not_load(self, make_plan, machine):
         bundle = Bundle.load(make_plan())
         contents = {name: bundle.read(name) for name in bundle.graphs}
-        bundle.save_plan(bundle.folder, {**contents, "decoder": b"from another world"})
+        bundle.save_plan(bundle.path, {**contents, "decoder": b"from another world"})
         with pytest.raises(
             ModelError, match=r"cannot load .*'decoder'.*magicTag.*vos-deploy-build"
         ):
-            Segmenter(bundle.folder, device=machine.backend)
+            Segmenter(bundle.path, device=machine.backend)
         assert machine.gpu.closed
 
     def test_engine_of_another_graph(self, make_plan, machine):
         bundle = Bundle.load(make_plan())
         contents = {name: bundle.read(name) for name in bundle.graphs}
-        bundle.save_plan(bundle.folder, {**contents, "decoder": contents["encoder"]})
+        bundle.save_plan(bundle.path, {**contents, "decoder": contents["encoder"]})
         with pytest.raises(
             ModelError, match=r"'decoder'.*has the tensors image, .*vos-deploy-build"
         ):
-            Segmenter(bundle.folder, device=machine.backend)
+            Segmenter(bundle.path, device=machine.backend)
 
     def test_more_than_it_has_room_for(self, make_plan, machine):
         plan = make_plan()
