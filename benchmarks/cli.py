@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import HelpFormatter, setup_logging
 
-from . import fps, gpu_check, jf, memory, parity, regional_read, reuse
+from . import fps, gpu_check, jf, memory, parity
 
 
 class Benchmark(Protocol):
@@ -28,8 +28,6 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fps": fps,
     "parity": parity,
     "memory": memory,
-    "reuse": reuse,
-    "read": regional_read,
     "gpu": gpu_check,
 }
 

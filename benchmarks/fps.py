@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 EXAMPLE = "python -m vos_deploy.benchmarks fps --model stm/ --checkpoint stm.pth --memory 1,5,10"
 TIMED = "one step on a frame of the working size; no decoding, resizing or writing"
 MEMORY = "full: the annotated frame and the last ones that were memorised"
+# Some methods learn their objects there.
+STARTING = "seconds of the first two steps"
 DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
 DEFAULT_SIZE = (480, 854)
 DEFAULT_MEMORY = 5
@@ -46,7 +49,7 @@ Summary = Mapping[str, Mapping[str, float]]
 
 
 class Steps(Protocol):
-    """What is timed: a Segmenter, or its counterpart in PyTorch."""
+    """What is timed: a Segmenter, or a reference in PyTorch."""
 
     timings: dict[str, float]
 
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the weights it was exported from, to compare labels too (default: random weights)",
     )
     add("--no-pytorch", action="store_true", help="time the exported model alone")
+    add("--pytorch-device", default="cpu", metavar="NAME", help="where PyTorch runs, such as cuda")
     add(
         "--size",
         type=frame_size,
@@ -75,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of the frames (default: what the model is fixed to, else 480x854)",
     )
     add("--objects", type=numbers, default="1", metavar="K,K", help="numbers of objects")
+    add(
+        "--radius",
+        type=positive,
+        metavar="PIXELS",
+        help="of the objects (default: as large as fits)",
+    )
     add(
         "--memory",
         type=numbers,
@@ -114,40 +124,57 @@ def run(args: argparse.Namespace) -> int:
     facts |= {"repeats": args.repeats, "timed": TIMED}
     facts |= conditions.machine("torch")
     _warn_if_busy(facts["load"])
-    eager, network = None, None
+    pytorch, network = None, None
     if not args.no_pytorch:
-        eager = import_eager()
-        network = eager.load_network(bundle, args.checkpoint)
+        pytorch = import_pytorch()
+        network = pytorch.load_network(bundle, args.checkpoint).to(args.pytorch_device)
         weights = args.checkpoint.name if args.checkpoint else "random"
-        facts["PyTorch"] = {**eager.set_up(args.threads), "weights": weights}
+        set_up = pytorch.set_up(args.threads, args.pytorch_device)
+        facts["PyTorch"] = {**set_up, "weights": weights}
     rows = []
     for objects, memory in product(args.objects, sizes):
         kept: dict[str, Any] = {"memory_every": every, "memory_frames": memory}
         with Segmenter(bundle.path, **kept, **options, **own) as segmenter:
             sides: dict[str, Steps] = {EXPORTED: segmenter}
-            if eager:
-                sides[PYTORCH] = eager.follower(network, **kept, **own)
-            clip = scene(options["size"], objects)
+            if pytorch:
+                sides[PYTORCH] = pytorch.reference(network, **kept, **own)
+            clip = scene(options["size"], objects, args.radius)
             untimed = every * (memory or 1) + WARM_UP
-            times, differing = measure(sides, clip, untimed, args.repeats)
+            measured = measure(sides, clip, untimed, args.repeats)
+            counted = segmenter.statistics
         configuration = {"Objects": objects, "Memory": memory} if memory else {"Objects": objects}
-        rows += _rows(configuration, times)
-        if eager and args.checkpoint:
-            facts.setdefault(DIFFERING, {})[_spelled(configuration)] = differing
+        spelled = _spelled(configuration)
+        rows += _rows(configuration, measured.times)
+        facts.setdefault(STARTING, {})[spelled] = measured.starting
+        if counted:
+            facts.setdefault("statistics", {})[spelled] = counted
+        if pytorch and args.checkpoint:
+            facts.setdefault(DIFFERING, {})[spelled] = measured.differing
     _publish(args, rows, facts)
     return 0
 
 
+@dataclass(frozen=True)
+class Measured:
+    """times: milliseconds per side and stage, the whole step under "step". starting: seconds of
+    the first two steps per side. differing: the fraction of pixels that the sides label
+    differently."""
+
+    times: Mapping[str, Summary]
+    starting: dict[str, float]
+    differing: float
+
+
 def measure(
     sides: Mapping[str, Steps], clip: Iterator[tuple[Image, Image]], untimed: int, repeats: int
-) -> tuple[dict[str, Summary], float]:
+) -> Measured:
     """Times the steps of all sides on the same clip, in turn, so that noise hits all of them.
 
     clip: frames and masks; only the first mask is given away. The frames after it that are
-    `untimed` fill the memory. Returns a summary in milliseconds per side and stage, with the
-    whole step under "step", and the fraction of pixels that the sides label differently.
+    `untimed` fill the memory.
     """
     times = {name: StageTimes() for name in sides}
+    starting = dict.fromkeys(sides, 0.0)
     differing = []
     for index in progress(range(1 + untimed + repeats), unit="step"):
         frame, mask = next(clip)
@@ -157,10 +184,13 @@ def measure(
             started = time.perf_counter()
             labels.append(side.step(frame, None if index else mask))
             seconds = time.perf_counter() - started
+            if index < 2:
+                starting[name] += seconds
             if index > untimed:
                 times[name].add({**side.timings, STEP: seconds})
         differing.append(np.mean(labels[0] != labels[-1]))
-    return {name: stages.summary() for name, stages in times.items()}, float(np.mean(differing))
+    summaries = {name: stages.summary() for name, stages in times.items()}
+    return Measured(summaries, starting, float(np.mean(differing)))
 
 
 def _memory_sizes(tracker: type[trackers.Tracker], asked: list[int] | None) -> list[int | None]:
@@ -176,15 +206,15 @@ def _spelled(configuration: Mapping[str, int]) -> str:
     return " ".join(f"{name.lower()}={value}" for name, value in configuration.items())
 
 
-def import_eager() -> ModuleType:
+def import_pytorch() -> ModuleType:
     try:
-        from . import eager
+        from . import pytorch
     except ImportError as error:
         raise InputError(
             f"expected PyTorch to compare with, found none ({error}): install it with "
             'pip install "vos_deploy[export]", or leave it out with --no-pytorch'
         ) from error
-    return eager
+    return pytorch
 
 
 def _warn_if_busy(load: float | None) -> None:

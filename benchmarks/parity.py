@@ -20,7 +20,7 @@ from vos_deploy.runtime.segmenter import UNLIMITED, Segmenter
 from vos_deploy.video import open_source
 
 from . import conditions, report
-from .fps import Steps, import_eager
+from .fps import Steps, import_pytorch
 from .options import add_report_arguments, add_segmenter_arguments, positive, segmenter_options
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ SMALLEST_IOU = 0.995
 Image = NDArray[np.uint8]
 
 
-class Follower(Steps, Protocol):
-    """A network in PyTorch; `probabilities` are its objects', [1, K, H, W]."""
+class Reference(Steps, Protocol):
+    """A network in PyTorch; `probabilities` are float32 [1 + K, H, W]."""
 
     probabilities: Any
 
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     bundle = Bundle.load(args.model)
     options = segmenter_options(args)
-    eager = import_eager()
-    network = eager.load_network(bundle, args.checkpoint)
+    pytorch = import_pytorch()
+    network = pytorch.load_network(bundle, args.checkpoint)
     with Segmenter(args.model, **options) as segmenter, open_source(args.video) as source:
         frames, mask = _clip(itertools.islice(source, args.frames), args.mask, options, bundle)
         tracker = trackers.find(bundle)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             kept["memory_frames"] = None
         names = {option.name for option in tracker.options}
         own = {name: value for name, value in given.items() if name in names}
-        rows = compare(segmenter, eager.follower(network, **kept, **own), frames, mask)
+        rows = compare(segmenter, pytorch.reference(network, **kept, **own), frames, mask)
         facts = {
             **conditions.model(bundle, options),
             "memory": conditions.memory(bundle, options),
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def compare(
-    exported: Segmenter, official: Follower, frames: Iterable[Image], mask: Image
+    exported: Segmenter, official: Reference, frames: Iterable[Image], mask: Image
 ) -> list[dict[str, float]]:
     """One row per frame after the first: how far the two are apart.
 
@@ -111,7 +111,7 @@ def compare(
         given = None if index else mask
         ours, theirs = exported.step(frame, given), official.step(frame, given)
         if index:
-            apart = np.abs(exported.probabilities[1:] - np.asarray(official.probabilities[0]))
+            apart = np.abs(exported.probabilities - np.asarray(official.probabilities))[1:]
             rows.append(
                 {
                     "frame": index,

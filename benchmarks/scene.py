@@ -12,15 +12,18 @@ from vos_deploy.masks import PALETTE
 Image = NDArray[np.uint8]
 
 
-def scene(size: tuple[int, int], objects: int) -> Iterator[tuple[Image, Image]]:
+def scene(
+    size: tuple[int, int], objects: int, radius: int | None = None
+) -> Iterator[tuple[Image, Image]]:
     """Endless frames, uint8 [H, W, 3], and their masks, uint8 [H, W] with ids 1..objects.
 
-    Discs in a row sway over a blurred background, the same in every run.
+    Discs in a row sway over a blurred background, the same in every run. Their radius in pixels is
+    as large as fits, where it is not given.
     """
     height, width = size
     coarse = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     background = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
-    radius = min(height, width // objects) // 3
+    radius = radius or min(height, width // objects) // 3
     for t in count():
         frame, mask = background.copy(), np.zeros(size, np.uint8)
         for i in range(objects):

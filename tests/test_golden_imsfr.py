@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.golden_imsfr import RUNS, STRICT, Recorded, state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.imsfr import RUNS, STRICT, Recorded, state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 from vos_deploy.runtime.trackers.imsfr import IMSFR  # noqa: E402
 

@@ -11,9 +11,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests import golden_rde  # noqa: E402
-from tests.golden import needs_golden  # noqa: E402
-from tests.golden_rde import RUNS  # noqa: E402
+from tests.support.golden import needs_golden  # noqa: E402
+from tests.support.rde import RUNS, state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 # Together they go through compression, the annotated frame twice, and a late object. They run on a
@@ -33,7 +32,7 @@ def exported(models: dict[str, Path], weights: str, size: str) -> Path:
     name = f"{weights}-{size}"
     if name not in models:
         checkpoint, folder = models[""] / "model_s012_final.pth", models[""] / name
-        torch.save(golden_rde.state(weights), checkpoint)
+        torch.save(state(weights), checkpoint)
         arguments = ["--method", "rde", "--checkpoint", str(checkpoint), "--size", size]
         assert export([*arguments, "--output", str(folder)]) == 0
         checkpoint.unlink()
@@ -46,17 +45,15 @@ def exported(models: dict[str, Path], weights: str, size: str) -> Path:
 )
 def test_official_run(models: dict[str, Path], name: str) -> None:
     run = RUNS[name]
-    frames, mask = run.clip()
     options = {"mode": run.mode, "top_k": run.top_k, "memory_every": run.every}
     model = exported(models, run.weights, "240x432" if name in FAST else "any")
     with vos_deploy.Segmenter(model, memory_frames="unlimited", **options) as segmenter:
         found = []
-        for t, frame in enumerate(frames):
-            given = np.where(np.isin(mask, run.masks.get(t, ())), mask, 0).astype(np.uint8)
-            labels = segmenter.step(frame, given if given.any() else None)
+        for frame, given in run.clip():
+            labels = segmenter.step(frame, given)
             # A marked frame is handed back as drawn, and memorised as aggregated: this is recorded.
             found.append(segmenter._tracker.estimate())  # type: ignore[union-attr]
-            if given.any():
+            if given is not None:
                 assert np.array_equal(labels[given > 0], given[given > 0])
             else:
                 assert np.array_equal(labels, segmenter.probabilities.argmax(0))

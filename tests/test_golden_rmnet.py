@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.rmnet import golden_network, official_state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.rmnet import golden_network, official_state, recorded_flow  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 PROBABILITIES, PIXELS = 3e-3, 1e-4
@@ -40,11 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def any_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(tmp_path_factory.mktemp("any"), "any")
-
-
-def recorded_flow(index: int, image: Any, previous: Any) -> np.ndarray:
-    flow = golden.arrays("rmnet")["flow_dis"][index].astype(np.float32).transpose(1, 2, 0)
-    return np.ascontiguousarray(flow[-image.shape[0] :, -image.shape[1] :])
 
 
 def check_run(

@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.stm import state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 PROBABILITIES, PIXELS = 5e-5, 5e-4
@@ -22,8 +23,7 @@ pytestmark = needs_golden
 def exported(name: str, folder: Path) -> Path:
     """Export a checkpoint that looks like the official file."""
     checkpoint, model = folder / "STM_weights.pth", folder / "stm"
-    state = golden.stm_state(name)
-    torch.save({f"module.{key}": value for key, value in state.items()}, checkpoint)
+    torch.save({f"module.{key}": value for key, value in state(name).items()}, checkpoint)
     arguments = ["--method", "stm", "--checkpoint", str(checkpoint), "--output", str(model)]
     assert export(arguments) == 0
     checkpoint.unlink()

@@ -80,7 +80,7 @@ def test_engine_neutral_folders_name_no_framework() -> None:
         "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.onnx_runtime, vos_deploy.runtime.backends.ort",
         "import vos_deploy.runtime.trackers.stm, vos_deploy.runtime.build",
-        "import vos_deploy.runtime.trackers.gfrtm.tracker, vos_deploy.benchmarks.reuse",
+        "import vos_deploy.runtime.trackers.gfrtm.tracker, vos_deploy.benchmarks.fps",
         "import vos_deploy.runtime.backends.tensorrt.backend, vos_deploy.runtime.backends.ort_cuda",
     ],
 )

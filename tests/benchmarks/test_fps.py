@@ -26,6 +26,7 @@ class Still:
         self.options = options
         self.masks = []
         self.timings = STAGES
+        self.statistics = {"reuse rate": 0.5}
 
     def __enter__(self):
         return self
@@ -47,7 +48,7 @@ def no_pause(monkeypatch):
 def model(monkeypatch, tmp_path):
     """A model folder that a `Still` runs."""
     graphs = {name: Graph((), ()) for name in STM.graphs}
-    bundle = Bundle("stm", "fp32", graphs, size=(48, 64), folder=tmp_path / "stm")
+    bundle = Bundle("stm", "fp32", graphs, size=(48, 64), path=tmp_path / "stm")
     monkeypatch.setattr(Bundle, "load", lambda path: bundle)
     monkeypatch.setattr(fps, "Segmenter", Still)
     return str(bundle.path)
@@ -55,15 +56,16 @@ def model(monkeypatch, tmp_path):
 
 def test_both_sides_get_the_same_steps_in_turn():
     sides = {"exported": Still(), "PyTorch": Still()}
-    times, differing = fps.measure(sides, scene((48, 64), 2), untimed=3, repeats=4)
+    measured = fps.measure(sides, scene((48, 64), 2), untimed=3, repeats=4)
     for name, side in sides.items():
         assert len(side.masks) == 1 + 3 + 4
         assert side.masks[0] is not None and not any(m is not None for m in side.masks[1:])
-        assert times[name].keys() == {"encoder", "decoder", "step"}
-        assert times[name]["encoder"] == pytest.approx(
+        assert measured.times[name].keys() == {"encoder", "decoder", "step"}
+        assert measured.times[name]["encoder"] == pytest.approx(
             {"p50": 4, "p90": 4, "p99": 4, "mean": 4, "frames": 4}
         )
-    assert differing == 0
+        assert measured.starting[name] > 0
+    assert measured.differing == 0
 
 
 def test_labels_that_differ_are_counted():
@@ -72,7 +74,7 @@ def test_labels_that_differ_are_counted():
             return np.ones(frame.shape[:2], np.uint8)
 
     sides = {"exported": Still(), "PyTorch": Echo()}
-    assert fps.measure(sides, scene((48, 64), 1), untimed=0, repeats=2)[1] == 1.0
+    assert fps.measure(sides, scene((48, 64), 1), untimed=0, repeats=2).differing == 1.0
 
 
 def test_scene_is_the_same_every_time_and_moves():
@@ -85,6 +87,11 @@ def test_scene_is_the_same_every_time_and_moves():
     assert (first[0][1] != first[3][1]).any()
 
 
+def test_objects_may_be_small():
+    _, mask = next(scene((48, 64), 1, radius=3))
+    assert 25 <= np.count_nonzero(mask) <= 37
+
+
 def test_exported_model_alone(model, tmp_path, capsys):
     argv = ["fps", "--model", model, "--no-pytorch", "--objects", "1,3", "--memory", "1,2"]
     output = tmp_path / "out"
@@ -92,6 +99,8 @@ def test_exported_model_alone(model, tmp_path, capsys):
     data = json.loads(capsys.readouterr().out)
     assert data == json.loads((output / "fps.json").read_text())
     assert data["conditions"]["size"] == "48x64"
+    assert data["conditions"]["statistics"]["objects=3 memory=2"] == {"reuse rate": 0.5}
+    assert data["conditions"][fps.STARTING]["objects=1 memory=1"]["exported"] > 0
     rows = data["timings"]
     assert [(row["Objects"], row["Memory"], row["Stage"]) for row in rows] == [
         (objects, memory, stage)
@@ -120,7 +129,7 @@ def test_speed_up(model):
 
 
 def test_without_pytorch(model, monkeypatch, capsys):
-    monkeypatch.delattr(benchmarks, "eager", raising=False)  # where another test imported it
-    monkeypatch.setitem(sys.modules, "vos_deploy.benchmarks.eager", None)
+    monkeypatch.delattr(benchmarks, "pytorch", raising=False)  # where another test imported it
+    monkeypatch.setitem(sys.modules, "vos_deploy.benchmarks.pytorch", None)
     assert run_command(main, ["fps", "--model", model]) == 2
     assert 'pip install "vos_deploy[export]"' in capsys.readouterr().err

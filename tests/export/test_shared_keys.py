@@ -9,7 +9,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from tests.golden import error
+from tests.support.golden import error
 from vos_deploy.export.ops import DOMAIN, OPSET, add_functions
 from vos_deploy.export.shared_keys import MemoryReadGraph, SplitResBlock, estimate, padded_frame
 from vos_deploy.models.shared_keys import ResBlock, memory_read, normalize

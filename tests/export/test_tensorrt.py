@@ -15,7 +15,7 @@ from vos_deploy.runtime.build import build as build_plan
 
 pytest.importorskip("tensorrt_rtx")
 
-from tests.tensorrt import build
+from tests.support.tensorrt import build
 
 SLOW = pytest.mark.slow
 

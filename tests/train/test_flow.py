@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests import golden
-from tests.golden import needs_golden
+from tests.support import golden
+from tests.support.golden import needs_golden
 from vos_deploy.train.data.geometry import (
     Motion,
     Placement,

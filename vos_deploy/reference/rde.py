@@ -1,17 +1,16 @@
-"""The official frame loop of RDE-VOS in plain PyTorch: what exported models are compared with."""
+"""The official frame loop of RDE-VOS (Li et al., CVPR 2022)."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.aggregate import aggregated_odds
-from ..models.padding import crop, pad_to_stride
+from ..models.padding import pad_to_stride, unpad
 from ..models.rde.network import RDE, Features
 from ..models.shared_keys import STRIDE, normalize
+from .base import Reference, append_limited
 
 # Mode -> the slots that are read before and after the first update, in the official order.
 READS = {
@@ -32,19 +31,20 @@ class Memory:
     """The memory of objects that were marked in the same frame.
 
     gt: the annotated frame. last: the newest memory frame. rde: the recurrent embedding of all of
-    them. In the mode "stm" every memory frame is kept.
+    them. In the mode "stm" memory frames are kept, up to `limit`.
     """
 
-    def __init__(self, model: RDE, mode: str) -> None:
+    def __init__(self, model: RDE, mode: str, limit: int | None = None) -> None:
         self.slots: dict[str, Slot] = {}
         self.frames: list[Slot] = []
         self._model = model
         self._mode = mode
+        self._limit = limit
 
     def add(self, key: Tensor, value: Tensor) -> None:
         """Take in a memory frame."""
         if self._mode == "stm":
-            self.frames.append((key, value))
+            append_limited(self.frames, (key, value), self._limit)
             return
         if not self.slots:
             self.slots = {"gt": (key, value), "rde": (key, value)}
@@ -67,49 +67,87 @@ class Memory:
         return torch.stack([key for key, _ in slots], 1), torch.stack([v for _, v in slots], 2)
 
 
-@torch.inference_mode()
-def segment_rde(
-    model: RDE,
-    frames: Tensor,
-    masks: Mapping[int, Tensor],
-    mode: str = "two-frames-compress",
-    memory_every: int = 3,
-    top_k: int = 40,
-) -> Iterator[Tensor]:
-    """Probabilities [1+K, H, W] of frames 1, 2, ..., K being the objects there are by then.
+class RDEReference(Reference[RDE]):
+    """Objects of different annotated frames have memories of their own; annotated frames, and
+    every `memory_every`-th frame after the last that was memorised, are memory frames for all.
 
-    frames [N, 3, H, W] in [0, 1]; masks: for each annotated frame, 0 among them, the one-hot masks
-    [n, H, W] of the objects that are new in it. Objects of different annotated frames have
-    memories of their own; annotated frames are memory frames for all.
+    The key encoder runs once per frame. Value encoder, compression and decoder run on a batch of
+    all objects, all of each; the read-out is a dense product of all memory positions; the memory
+    is put together anew for every read. Only the RGB half of the value stem and the decoder's
+    skip convolutions run once for all objects (the official code repeats the former).
+
+    padded: float32 [1 + K, H16, W16], the estimate of the padded frame, which is memorised.
     """
-    padded, pads = pad_to_stride(normalize(frames), STRIDE)
-    size = (frames.shape[-2], frames.shape[-1])
-    given = {t: pad_to_stride(mask, STRIDE)[0] for t, mask in masks.items()}
-    memories = [Memory(model, mode)]
-    groups = [len(given[0])]
-    probabilities = aggregated_odds(given[0][None])[0]
-    features = model.encode_key(padded[:1])
-    memorized = 0
-    for previous, t in pairwise(range(len(frames))):
-        if previous in given or previous - memorized >= memory_every:
-            memorized = previous
-            values = model.encode_value(
-                padded[previous : previous + 1], features.f16, probabilities[1:]
-            )
-            for memory, value in zip(memories, values.split(groups), strict=True):
-                memory.add(features.key[0], value)
-        features = model.encode_key(padded[t : t + 1])
-        probabilities = estimate(model, memories, features, top_k)
-        if t in given:
-            followed = probabilities[1:] * (given[t].amax(0) <= 0.5)
-            probabilities = aggregated_odds(torch.cat([followed, given[t]])[None])[0]
-            memories.append(Memory(model, mode))
-            groups.append(len(given[t]))
-        yield crop(probabilities, pads, size)
+
+    every = 3
+
+    def __init__(
+        self,
+        network: RDE,
+        *,
+        memory_every: int | None = None,
+        memory_frames: int | None = None,
+        mode: str = "two-frames-compress",
+        top_k: int = 40,
+    ) -> None:
+        """memory_frames matters to the mode "stm" alone: the other modes have a fixed memory."""
+        super().__init__(network, memory_every=memory_every, memory_frames=memory_frames)
+        if mode not in MODES:
+            raise InputError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
+        self.mode = mode
+        self.top_k = top_k
+        self.memories: list[Memory] = []
+        self.padded = torch.empty(0)
+        self._groups: list[int] = []  # objects per memory
+        self._image = torch.empty(0)  # the last frame, normalised and padded
+        self._features: Features | None = None  # of the last frame, where known
+        self._memorized = 0  # the last frame that was memorised
+        self._annotated = False  # whether a mask was given in the last frame
+
+    def prepare(self, image: Tensor) -> Tensor:
+        return pad_to_stride(normalize(image), STRIDE)[0]
+
+    def segment(self, image: Tensor) -> Tensor:
+        if self._annotated or self.frame - 1 - self._memorized >= self.memory_every:
+            self._memorize()
+        with self.timed("encoder"):
+            features = self.network.encode_key(image)
+        self.padded = self.estimate(features)
+        self._image, self._features, self._annotated = image, features, False
+        return unpad(self.padded, self.size, STRIDE)
+
+    def estimate(self, features: Features) -> Tensor:
+        """Probabilities [1 + K, H16, W16] of a padded frame by what the memories hold."""
+        with self.timed("memory_read"):
+            reads = [self.network.read(features, *m.read(), self.top_k) for m in self.memories]
+            readout = torch.cat(reads)
+        with self.timed("decoder"):
+            logits = self.network.decode(readout, features)[:, 0]
+            return aggregated_odds(logits.float().sigmoid().unsqueeze(0))[0]
+
+    def annotate(self, image: Tensor, drawn: Tensor, slots: list[int]) -> Tensor:
+        padded, _ = pad_to_stride(drawn, STRIDE)
+        objects = padded
+        if self.memories:
+            objects = torch.cat([self.padded[1:] * (padded.amax(0) <= 0.5), padded])
+        self.padded = aggregated_odds(objects.unsqueeze(0))[0]
+        self.memories.append(Memory(self.network, self.mode, self.memory_frames))
+        self._groups.append(len(drawn))
+        self._image, self._annotated = image, True
+        return unpad(self.padded, self.size, STRIDE)
+
+    def _memorize(self) -> None:
+        """Tell every memory the frame before."""
+        self._memorized = self.frame - 1
+        if self._features is None:
+            with self.timed("encoder"):
+                self._features = self.network.encode_key(self._image)
+        features = self._features
+        with self.timed("memorize"):
+            value = self.network.encode_value(self._image, features.f16, self.padded[1:])
+        with self.timed("compress"):
+            for memory, own in zip(self.memories, value.split(self._groups), strict=True):
+                memory.add(features.key[0], own)
 
 
-def estimate(model: RDE, memories: list[Memory], features: Features, top_k: int) -> Tensor:
-    """Probabilities [1+K, H, W] of a padded frame by what the memories hold."""
-    readouts = [model.read(features, *memory.read(), top_k) for memory in memories]
-    logits = torch.cat([model.decode(readout, features) for readout in readouts])
-    return aggregated_odds(logits[:, 0].float().sigmoid()[None])[0]
+REFERENCE = RDEReference

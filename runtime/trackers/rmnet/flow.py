@@ -21,9 +21,20 @@ Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 FlowSource = Callable[[int, Image, Image], Flow]
 
+# The names of the model's own network and of OpenCV's.
+TINY, DIS = "tiny", "dis"
 # What a .flo file begins with: the float 202021.25, whose bytes spell a tag.
 MAGIC = b"PIEH"
 LARGEST_SIDE = 1 << 16
+
+
+def find(flow: str | os.PathLike[str] | FlowSource) -> FlowSource | None:
+    """What computes the flow outside the model, by its name, folder or itself; None for TINY."""
+    if callable(flow):
+        return flow
+    if flow == TINY:
+        return None
+    return dis() if flow == DIS else folder(flow)
 
 
 def dis() -> FlowSource:

@@ -18,9 +18,8 @@ from ...memory import MemoryPolicy, MemoryState
 from ..base import Option, Tracker
 from . import flow as flows
 from .bank import RegionalBank, is_regional_cheaper
+from .flow import DIS, TINY
 from .tokens import leading_padding, places, tokens_inside
-
-TINY, DIS = "tiny", "dis"
 
 
 class FlowOption(Option):
@@ -108,7 +107,7 @@ class RMNet(Tracker):
         super().__init__(backend, size, policy)
         self.read = read
         self.expected, self.seen = expected_objects, 0
-        self.source = flow_source(flow)
+        self.source = flows.find(flow)
         self.grid = ceil(size[0] / 16), ceil(size[1] / 16)
         self.hw = self.grid[0] * self.grid[1]
         at_8, at_4 = (tuple(factor * side for side in self.grid) for factor in (2, 4))
@@ -309,12 +308,3 @@ class RMNet(Tracker):
         for source, target in zip(arrays, lists.values(), strict=True):
             self.backend.upload(source, target)
         return lists
-
-
-def flow_source(flow: str | os.PathLike[str] | flows.FlowSource) -> flows.FlowSource | None:
-    """What computes the flow on the host; None if the model's own graph does."""
-    if callable(flow):
-        return flow
-    if flow == TINY:
-        return None
-    return flows.dis() if flow == DIS else flows.folder(flow)

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from tests import gfrtm
-from tests.golden import needs_golden
+from tests.support import gfrtm
+from tests.support.golden import needs_golden
 from vos_deploy.bundle import Bundle
 from vos_deploy.export.cli import main
 from vos_deploy.export.export import Options, export_graphs
@@ -63,7 +63,7 @@ def test_no_weight_is_stored_twice() -> None:
 def test_graphs_of_one_size_build_in_half_precision() -> None:
     """Those with resizes and cells; all of them in the slow tests."""
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     specs = find_part("gfrtm", "EXPORT").graphs(copy.deepcopy(gfrtm.network()).half(), (96, 150))
     for name in ("gate", "decode_shallow"):
@@ -77,7 +77,7 @@ def test_graphs_of_one_size_build_in_half_precision() -> None:
 )
 def test_every_graph_builds(precision: str, size: tuple[int, int] | None) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     models = export_graphs(gfrtm.network(), Options(size=size, precision=precision))
     assert models.keys() == set(GFRTM.graphs)
@@ -91,7 +91,7 @@ def test_every_graph_builds(precision: str, size: tuple[int, int] | None) -> Non
 
 def test_exported_graphs_build() -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     for name in GFRTM.graphs:
         assert len(build(onnx.load(gfrtm.exported() / f"{name}.onnx"))) > 1000, name
@@ -108,7 +108,7 @@ def test_plan_from_a_model_of_any_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_resnet101_builds(precision: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     models = export_graphs(gfrtm.network("resnet101"), Options(precision=precision))
     for name, model in models.items():

@@ -12,9 +12,8 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from tests.golden import needs_golden
-from tests.golden_imsfr import Recorded, bank
-from vos_deploy.benchmarks.eager_imsfr import EagerIMSFR
+from tests.support.golden import needs_golden
+from tests.support.imsfr import Recorded, bank
 from vos_deploy.benchmarks.scene import scene
 from vos_deploy.bundle import Bundle
 from vos_deploy.export.cli import main
@@ -27,6 +26,7 @@ from vos_deploy.export.to_onnx import to_onnx
 from vos_deploy.export.verify import TOLERANCES, compare, relative_error
 from vos_deploy.models import create
 from vos_deploy.models.imsfr import IMSFR
+from vos_deploy.reference.imsfr import IMSFRReference
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.imsfr import SAMPLINGS
 
@@ -167,7 +167,7 @@ def test_values_of_a_group_are_those_of_the_network(network: IMSFR) -> None:
 def test_segmenter_does_what_the_official_loop_does(model: Path, network: IMSFR) -> None:
     """Sampling by the same seed, an object that is added, padding, a memory that is full."""
     kept = {"memory_every": 1, "memory_frames": 12, "seed": 3}
-    official = EagerIMSFR(network, **kept)
+    official = IMSFRReference(network, **kept)
     with Segmenter(model, threads=1, **kept) as segmenter:
         for t, (frame, mask) in zip(range(18), scene((75, 110), 2), strict=False):
             marked = {0: np.where(mask == 1, 1, 0), 3: np.where(mask == 2, 2, 0)}.get(t)
@@ -175,8 +175,8 @@ def test_segmenter_does_what_the_official_loop_does(model: Path, network: IMSFR)
             segmenter.step(frame, marked)
             official.step(frame, marked)
             assert segmenter._tracker is not None
-            found = segmenter._tracker.estimate()[1:]
-            assert np.abs(found - official.probabilities[0].numpy()).max() < 1e-4, t
+            found = segmenter._tracker.estimate()
+            assert np.abs(found - official.probabilities.numpy()).max() < 1e-4, t
         assert segmenter.memory.frames == 2 * 12
 
 
@@ -333,7 +333,7 @@ class TestTensorRT:
 
     def build(self, models: dict[str, ModelProto]) -> None:
         pytest.importorskip("tensorrt_rtx")
-        from tests.tensorrt import build
+        from tests.support.tensorrt import build
 
         assert models.keys() == set(GRAPHS)
         for name, graph in models.items():

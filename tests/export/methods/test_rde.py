@@ -202,7 +202,7 @@ def test_half_precision_keeps_the_memory_in_float32(half: Path) -> None:
 @pytest.mark.parametrize("exported", ["model", "half"])
 def test_every_graph_builds(exported: str, request: pytest.FixtureRequest) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     folder = request.getfixturevalue(exported)
     for name in GRAPHS:
@@ -223,7 +223,7 @@ def test_every_graph_of_other_exports_builds(
 ) -> None:
     """config: None for the official network."""
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     model = RDE() if config is None else small_rde(**config)
     models = export_graphs(model, Options(size=size, precision=precision))

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.rmnet import SIZE, exported, small_network
+from tests.support.rmnet import SIZE, exported, small_network
 from vos_deploy.bundle import Bundle
 from vos_deploy.export.export import Options, export_graphs
 from vos_deploy.export.graph import GraphSpec
@@ -99,7 +99,7 @@ def test_any_size_builds(
 ) -> None:
     """TensorRT must see that what is padded to a multiple of 64 can be resized."""
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     for model in any_size[1].values():
         assert len(build(model)) > 1000
@@ -127,7 +127,7 @@ def test_half_precision_keeps_regions_and_probabilities_in_float32(
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_graph_builds(graph: str) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     assert len(build(onnx.load(exported() / f"{graph}.onnx"))) > 1000
 
@@ -146,7 +146,7 @@ def test_every_graph_builds(
     precision: str, size: tuple[int, int] | None, config: dict[str, str]
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     models = export_graphs(small_network(**config), Options(size=size, precision=precision))
     assert tuple(models) == GRAPHS

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from tests import golden
-from tests.golden import error, needs_golden
+from tests.support import golden
+from tests.support.golden import error, needs_golden
 from vos_deploy.export.ops import DOMAIN, OPSET, add_functions
 from vos_deploy.models.rmnet.network import regional_memory_read
 from vos_deploy.models.rmnet.regions import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.fakes import FakeDevice, FakeTensorRT
+from tests.support.fakes import FakeDevice, FakeTensorRT
 from vos_deploy.bundle import Bundle, Engines
 from vos_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
 from vos_deploy.runtime.backends.tensorrt.profiles import (

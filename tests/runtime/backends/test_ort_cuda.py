@@ -10,7 +10,7 @@ import pytest
 
 from tests.runtime.backends.conftest import SIZE
 from tests.runtime.backends.tensorrt.test_backend import follow
-from tests.runtime.fakes import FakeDevice
+from tests.support.fakes import FakeDevice
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime import backends

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from tests import gfrtm  # noqa: E402
+from tests.support import gfrtm  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
 from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM, nearest  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.rmnet import SIZE, exported
+from tests.support.rmnet import SIZE, exported
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.rmnet.bank import is_regional_cheaper

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tests.golden import SHARED
+from tests.support.golden import SHARED
 from tests.train import whole_runs
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate

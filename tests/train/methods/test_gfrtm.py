@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.golden import SHARED, needs_shared
+from tests.support.golden import SHARED, needs_shared
 from tests.train.whole_runs import falls, resumes, run, two_processes_are_one
-from vos_deploy.benchmarks.eager_gfrtm import EagerGFRTM
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.models.gfrtm.network import GFRTM
+from vos_deploy.reference.gfrtm import GFRTMReference
 from vos_deploy.runtime.trackers.gfrtm.target import initial_weights
 from vos_deploy.runtime.trackers.gfrtm.target.augment import augment
 from vos_deploy.train.data.files import BadFiles
@@ -78,25 +78,17 @@ def test_clips_are_segmented_as_by_the_runtime(
         found = [predicted.logits for predicted, _ in task.unroll(batch)]
     for clip in (0, 1):
         scripted(monkeypatch, task, script)
-        eager = EagerGFRTM(task.model, reuse_threshold=0.5, update_every=1000)
-        eager._schedule = task.targets.schedule
-        eager.draw_weights = lambda i, c, m: initial_weights(i, c, OPTIONS.target_channels)
-        eager.augment = partial(augment, painted=OPTIONS.target_augment - 1)
-        logits: list[Tensor] = []
-        decode = eager._decode
-
-        def record(*inputs: Any, _decode: Any = decode, _logits: Any = logits) -> Tensor:
-            _logits.append(_decode(*inputs))
-            return _logits[-1]
-
-        monkeypatch.setattr(eager, "_decode", record)
+        reference = GFRTMReference(task.model, reuse_threshold=0.5, update_every=1000)
+        reference._schedule = task.targets.schedule
+        reference.draw_weights = lambda i, c, m: initial_weights(i, c, OPTIONS.target_channels)
+        reference.augment = partial(augment, painted=OPTIONS.target_augment - 1)
         for t, frame in enumerate(batch["frames"][clip]):
             image = (frame.permute(1, 2, 0) * 255).round().byte().numpy()
             mask = batch["masks"][clip, 0, 0].byte().numpy() if t == 0 else None
-            eager.step(image, mask)
-        assert len(logits) == 3
-        for t, expected in enumerate(logits):
-            assert (found[t][clip, 0] - expected).abs().max() < 1e-4
+            reference.step(image, mask)
+            if t:
+                assert (found[t - 1][clip, 0] - reference.logits[0]).abs().max() < 1e-4
+        assert len(found) == t == 3
 
 
 @pytest.mark.parametrize("match_test", [True, False])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.golden import needs_shared
+from tests.support.golden import needs_shared
 from tests.train.methods.shared_keys import (
     QUICK,
     STAGES,

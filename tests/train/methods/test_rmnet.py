@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden import SHARED, needs_shared
+from tests.support.golden import SHARED, needs_shared
 from tests.train.whole_runs import falls, resumes, run, two_processes_are_one
 from vos_deploy.errors import InputError
 from vos_deploy.models import load_checkpoint
 from vos_deploy.models.rmnet.network import normalize
 from vos_deploy.models.rmnet.regions import flow_warp
-from vos_deploy.reference.rmnet import segment_rmnet
+from vos_deploy.reference.rmnet import RMNetReference
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate
 from vos_deploy.train.keys import align_keys
@@ -55,11 +55,19 @@ def test_clips_are_segmented_as_by_the_official_loop(crop: str, davis: Path) -> 
     with torch.no_grad():
         found = [logits.softmax(1) for logits in task.unroll(batch)]
     for clip in (0, 1):
-        flows, count = batch["flows"][clip], int(batch["present"][clip].sum())
-        masks = {0: batch["masks"][clip, 0, :count]}
-        steps = segment_rmnet(task.model, batch["frames"][clip], masks, 1, flows.__getitem__)
-        for t, step in enumerate(steps):
-            assert (found[t][clip, : 1 + count] - step.probabilities).abs().max() < 1e-3
+        count = int(batch["present"][clip].sum())
+        flows = batch["flows"][clip].permute(0, 2, 3, 1).numpy()
+        masks = batch["masks"][clip, 0, :count]
+        drawn = (masks * torch.arange(1, 1 + count).view(-1, 1, 1)).sum(0).byte().numpy()
+        reference = RMNetReference(
+            task.model, memory_every=1, flow=lambda t, *images, flows=flows: flows[t]
+        )
+        for t, frame in enumerate(batch["frames"][clip]):
+            pixels = (frame.permute(1, 2, 0) * 255).round().byte().numpy()
+            reference.step(pixels, None if t else drawn)
+            if t:
+                off = found[t - 1][clip, : 1 + count] - reference.probabilities
+                assert off.abs().max() < 1e-3
 
 
 def test_loss_is_of_all_frames_and_clips_together(davis: Path) -> None:

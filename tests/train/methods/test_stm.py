@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import golden
-from tests.golden import SHARED, error, needs_golden, needs_shared
+from tests.support import golden
+from tests.support.golden import SHARED, error, needs_golden, needs_shared
+from tests.support.stm import network
 from vos_deploy.errors import InputError
-from vos_deploy.models import create, load_weights
+from vos_deploy.reference.stm import STMReference
 from vos_deploy.train.cli import main, parse
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate
@@ -40,17 +41,16 @@ def test_losses_are_those_of_the_public_retraining() -> None:
     """Its correction of a mask by gradient: three losses of the first frame, read from frame 2
     alone, each after a step of the mask against the gradient."""
     recorded = golden.arrays("stm")
-    model = create("stm", backbone="resnet18", stem="background")
-    load_weights(model, golden.stm_state("stm_training_resnet18"), "golden")
+    model = network("stm_training_resnet18")
     frames, mask = golden.clip()
     images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     masks = torch.stack([torch.from_numpy(mask == i) for i in (1, 2)]).float()[None]
     labels = torch.from_numpy(mask.astype("int64"))[None]
 
-    from vos_deploy.reference.stm import segment_stm
-
-    found = list(zip(range(2), segment_stm(model, images, masks[0], 2), strict=False))
-    current = found[1][1][None, 1:].clone()
+    reference = STMReference(model, memory_every=2)
+    for t, frame in enumerate(frames[:3]):
+        reference.step(frame, None if t else mask)
+    current = reference.probabilities[None, 1:].clone()
     losses = []
     for _ in range(3):
         current.requires_grad_(True)

@@ -13,8 +13,8 @@ pytest.importorskip("onnxruntime")
 
 import torch.nn.functional as F  # noqa: E402
 
-from tests import gfrtm, golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
+from tests.support import gfrtm, golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
 from vos_deploy.errors import InputError, ModelError  # noqa: E402
 from vos_deploy.models import create, load_checkpoint, load_model, save_checkpoint  # noqa: E402
 from vos_deploy.models.gfrtm.decoder import Upsampler, double, merge, sum_shifted  # noqa: E402

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.golden_imsfr import RUNS, STRICT_RUNS, Recorded, Run, bank, state, worst  # noqa: E402
-from vos_deploy.benchmarks.eager_imsfr import EagerIMSFR  # noqa: E402
-from vos_deploy.models import create, load_checkpoint, load_model, load_weights  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.imsfr import golden_network, worst  # noqa: E402
+from vos_deploy.models import create, load_checkpoint, load_model  # noqa: E402
 from vos_deploy.models.aggregate import soft_aggregate  # noqa: E402
 from vos_deploy.models.imsfr import (  # noqa: E402
     IMSFR,
     full_size,
 )
 from vos_deploy.models.shared_keys import memory_read, normalize, others_of  # noqa: E402
-from vos_deploy.runtime.trackers.imsfr import SAMPLINGS  # noqa: E402
 
 # What sees 32 times a value is that much less precise.
 FEATURES, WAVES = 1e-4, 1e-3
 SMALL = {"backbone": "resnet18", "dim": 16, "decoder_width": 16}
-
-
-@pytest.fixture(scope="module")
-def network() -> IMSFR:
-    model = create("imsfr")
-    load_weights(model, state(), "the recorded state")
-    return model
 
 
 @needs_golden
@@ -68,7 +58,8 @@ def test_single_object_network_of_stage_0_is_widened(tmp_path: Path) -> None:
 
 @needs_golden
 @pytest.mark.slow
-def test_every_intermediate_is_the_official_one(network: IMSFR) -> None:
+def test_every_intermediate_is_the_official_one() -> None:
+    network = golden_network()
     frames, mask = golden.clip()
     images = normalize(torch.from_numpy(frames[:2]).permute(0, 3, 1, 2).float() / 255)
     masks = torch.stack([torch.from_numpy(mask == i) for i in (1, 2)]).float()[None]
@@ -115,121 +106,6 @@ def test_every_intermediate_is_the_official_one(network: IMSFR) -> None:
         logits = network.decode(*reads, query)
         assert worst(logits, "A/f1/logits_stride4", 1) < FEATURES
         assert worst(full_size(logits)[..., ::3, ::3], "A/f1/logits", 1) < FEATURES
-
-
-class Choosing(EagerIMSFR):
-    """Reads the tokens that it is told to."""
-
-    choice = torch.empty(0)
-
-    def _most_similar(self, scores: torch.Tensor) -> torch.Tensor:
-        return self.choice
-
-
-def follow(model: IMSFR, run: Run, kind: type[EagerIMSFR] = EagerIMSFR) -> EagerIMSFR:
-    side = kind(model, None, run.every, setting=run.setting)
-    side.sampler = Recorded(run.name)
-    return side
-
-
-def probabilities(side: EagerIMSFR, size: tuple[int, int]) -> np.ndarray:
-    top, left = ((-length % 16) // 2 for length in size)
-    return side.padded[:, top : top + size[0], left : left + size[1]].numpy()
-
-
-@needs_golden
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
-def test_official_loop(network: IMSFR, name: str) -> None:
-    run = RUNS[name]
-    side, found = follow(network, run), []
-    for frame, mask in run.clip():
-        side.step(frame, mask)
-        found.append(probabilities(side, run.size))
-    run.check(found[1:], strict=name in STRICT_RUNS)
-    assert not side.sampler.left  # type: ignore[attr-defined]
-    if name == "C":
-        assert [len(bank.keys) for bank in side.banks] == list(golden.arrays("imsfr")["C/bank_T"])
-
-
-@needs_golden
-@pytest.mark.slow
-def test_with_the_recorded_choice_of_tokens_every_number_is_the_official_one(
-    network: IMSFR,
-) -> None:
-    run, recorded = RUNS["A"], golden.arrays("imsfr")
-    side, found = follow(network, run, Choosing), []
-    for t, (frame, mask) in enumerate(run.clip()):
-        if t:
-            side.choice = torch.from_numpy(recorded["A/top5_index"][t - 1, :4].T.astype(np.int64))
-        side.step(frame, mask)
-        found.append(probabilities(side, run.size))
-        for name, read in zip(("mem", "first", "prev"), side.reads, strict=False):
-            step = 16 if t == 1 else 64
-            assert worst(read, f"A/f{t}/read_{name}", step) < FEATURES
-    run.check(found[1:], strict=True)
-    full = recorded["A/prob"].astype(np.float32)  # stored as float16
-    assert error(np.stack(found[1:], 1), full) < 1e-3
-
-
-@needs_golden
-@pytest.mark.slow
-def test_other_choices_of_tokens_are_near_ties(network: IMSFR) -> None:
-    """Where the top 4 differ from the recorded ones, ranks 4 and 5 are equal but for rounding."""
-    run, recorded = RUNS["A"], golden.arrays("imsfr")
-    side, differing = follow(network, run), 0
-    for t, (frame, mask) in enumerate(run.clip()):
-        side.step(frame, mask)
-        if t:
-            expected = np.sort(recorded["A/top5_index"][t - 1, :4], 0)
-            other = (np.sort(side.chosen.numpy().T, 0) != expected).any(0)
-            logits = recorded["A/top5_logit"][t - 1]
-            assert ((logits[3] - logits[4])[other] < FEATURES).all()
-            differing += int(other.sum())
-    assert differing <= 8
-
-
-@needs_golden
-@pytest.mark.slow
-def test_padding_is_predicted_like_any_pixel(network: IMSFR) -> None:
-    run, recorded = RUNS["D"], golden.arrays("imsfr")
-    side, clip = follow(network, run), run.clip()
-    for frame, mask in clip[:2]:
-        side.step(frame, mask)
-    assert error(side.padded[:, :16, :16], recorded["D/prob_padded_corner_f1"]) < FEATURES
-
-
-@needs_golden
-@pytest.mark.slow
-def test_first_pass_ends_with_the_prediction_of_the_next_annotated_frame(network: IMSFR) -> None:
-    run = RUNS["C"]
-    side = follow(network, run)
-    for t, (frame, mask) in enumerate(run.clip()[:4]):
-        side.step(frame, None if t else mask)
-    expected = golden.arrays("imsfr")["C/prob_after_first_s8"][:2, 3]
-    assert error(side.padded[:, ::8, ::8], expected) < FEATURES
-
-
-@needs_golden
-@pytest.mark.parametrize("frames", [1, 8, 9, 10, 11, 20, 37])
-@pytest.mark.parametrize("name", ["davis17", "davis16", "yv"])
-def test_sampled_read(name: str, frames: int) -> None:
-    setting = {"davis17": "davis2017", "davis16": "davis2016", "yv": "youtube"}[name]
-    (keys, values, latest, query), expected = bank(f"F_{name}", frames)
-    chosen = SAMPLINGS[setting].select(frames, Recorded(f"F_{name}/T{frames}"))
-    rows = np.concatenate([np.arange(15) + 15 * t for t in chosen])
-    for read, (key, value, top_k) in zip(
-        expected,
-        (
-            (keys[rows], values[rows], 4),
-            (keys[:15], values[:15], None),
-            (keys[-15:], latest[-15:], None),
-        ),
-        strict=True,
-    ):
-        tensors = (torch.from_numpy(x) for x in (query, key, value.reshape(len(value), -1)))
-        found = memory_read(*tensors, top_k).unflatten(1, (-1, 8)).transpose(0, 1)
-        assert error(found, read) < 2e-6
 
 
 def test_value_is_joined_by_its_waves() -> None:

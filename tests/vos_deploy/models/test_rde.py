@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -14,37 +12,17 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from tests import golden, golden_rde  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.golden_rde import RUNS, probe, relative  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.rde import NARROW, network, probe, relative  # noqa: E402
 from vos_deploy.errors import ModelError  # noqa: E402
-from vos_deploy.models import create, load_model, load_weights  # noqa: E402
+from vos_deploy.models import create, load_model  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
 from vos_deploy.models.rde.compress import FRAMES, Compression, PlaneConv, SEBlock  # noqa: E402
 from vos_deploy.models.rde.network import RDE  # noqa: E402
 from vos_deploy.models.shared_keys import memory_read, normalize  # noqa: E402
-from vos_deploy.reference.rde import MODES, segment_rde  # noqa: E402
 
 FEATURES, COMPRESSED = 5e-5, 1e-5  # absolute; relative to the largest number
-NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width": 16}
-FAST = {"calm.gt_compress_top810"}
-
-
-@cache
-def network(weights: str) -> RDE:
-    model = create("rde")
-    load_weights(model, golden_rde.state(weights), weights)
-    return model
-
-
-def tensors(run: golden_rde.Run) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """Frames [N, 3, H, W] in [0, 1], and the masks by frame, as `segment_rde` takes them."""
-    frames, mask = run.clip()
-    masks = {
-        t: torch.from_numpy(np.stack([mask == i for i in ids])).float()
-        for t, ids in run.masks.items()
-    }
-    return torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float() / 255, masks
 
 
 @needs_golden
@@ -93,11 +71,13 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 @needs_golden
 def test_every_intermediate_is_the_official_one() -> None:
     model, recorded = network("pure"), golden.arrays("rde")
-    frames, masks = tensors(RUNS["pure.two_frames_top40"])
+    frames, mask = golden.clip()
+    masks = torch.stack([torch.from_numpy(mask == i) for i in (1, 2)]).float()
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        probabilities = aggregated_odds(masks[0][None])[0]
+        probabilities = aggregated_odds(masks[None])[0]
         assert error(probabilities[:, ::4, ::4], recorded["pure.f0.prob_s4"]) < 1e-6
-        frame = normalize(frames)
+        frame = normalize(images)
         first, query = model.encode_key(frame[:1]), model.encode_key(frame[1:2])
         assert error(first.key, recorded["pure.f0.k16"]) < FEATURES
         assert error(first.f16[:, ::16], recorded["pure.f0.f16_c16"]) < FEATURES
@@ -162,53 +142,6 @@ def test_aggregation_of_probes() -> None:
     assert error(found, golden.arrays("rde")["probe.agg"][:, 0]) < 1e-5
 
 
-@needs_golden
-@pytest.mark.parametrize("weights", ["pure", "calm"])
-@pytest.mark.slow
-def test_embeddings_of_the_clip(weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, recorded = network(weights), golden.arrays("rde")
-    compress = model.mem_compress
-    assert compress is not None
-    keys, values, inputs = [], [], []
-    genuine_keys, genuine_values = compress.keys, compress.values
-
-    def note_keys(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        inputs.append(torch.stack([old, new], 2))
-        keys.append(genuine_keys(old, new))
-        return keys[-1]
-
-    def note_values(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        inputs.append(torch.stack([old, new], 2))
-        values.append(genuine_values(old, new))
-        return values[-1]
-
-    monkeypatch.setattr(compress, "keys", note_keys)
-    monkeypatch.setattr(compress, "values", note_values)
-    name = "two_frames_top40" if weights == "pure" else "two_frames_compress_top40"
-    list(segment_rde(model, *tensors(RUNS[f"{weights}.{name}"]), memory_every=2))
-    prefix = f"{weights}." if weights == "pure" else f"{weights}.{name}."
-    key_step, value_step = (1, 16) if weights == "pure" else (4, 32)
-    for i, (key, value) in enumerate(zip(keys, values, strict=True)):
-        suffix = "" if key_step == 1 else f"_c{key_step}"
-        expected = recorded[f"{prefix}upd{i}.out_key{suffix}"][:, :, 0]
-        assert relative(key[:, ::key_step], expected) < COMPRESSED
-        expected = recorded[f"{prefix}upd{i}.out_value_c{value_step}"].reshape(2, -1, 15, 27)
-        assert relative(value[:, ::value_step], expected) < COMPRESSED
-    if weights == "pure":
-        assert error(inputs[0][:, ::4], recorded["pure.upd0.in_key_c4"]) < FEATURES
-        assert error(inputs[1][:, ::32], recorded["pure.upd0.in_value_c32"][0]) < FEATURES
-
-
-@needs_golden
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in RUNS]
-)
-def test_official_run(name: str) -> None:
-    run = RUNS[name]
-    found = segment_rde(network(run.weights), *tensors(run), run.mode, run.every, run.top_k)
-    run.check([probabilities.numpy() for probabilities in found])
-
-
 def plain(conv: PlaneConv, x: torch.Tensor) -> torch.Tensor:
     return nn.functional.conv3d(x, conv.weight, conv.bias, 1, conv.padding, conv.dilation)
 
@@ -259,19 +192,3 @@ def test_half_precision_leaves_the_compression_alone() -> None:
     assert all(torch.equal(after[key], value) for key, value in before.items())
     halves = {k for k, v in after.items() if v.dtype == torch.float16}
     assert halves == {k for k in after if k not in before and "num_batches" not in k}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_late_objects_change_nothing_for_the_others_but_the_aggregation(mode: str) -> None:
-    """With masks that nobody disputes, an object is followed as it would be alone."""
-    torch.manual_seed(0)
-    model = create("rde", **NARROW)
-    frames, mask = torch.rand(5, 3, 32, 48), torch.zeros(1, 32, 48)
-    mask[:, :16, :16] = 1
-    alone = list(segment_rde(model, frames, {0: mask}, mode, 2, 8))
-    joined = list(segment_rde(model, frames, {0: mask, 2: mask.flip(2)}, mode, 2, 8))
-    assert [len(p) for p in joined] == [2, 3, 3, 3]
-    assert error(joined[0], alone[0]) == 0
-    drawn = joined[1][2].round() == 1
-    assert torch.equal(drawn, mask[0].flip(1) == 1)
-    assert all(error(p.sum(0), 1) < 1e-5 for p in joined)

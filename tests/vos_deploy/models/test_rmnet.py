@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.golden import error  # noqa: E402
-from tests.rmnet import NARROW, official_state, small_network  # noqa: E402
+from tests.support.golden import error  # noqa: E402
+from tests.support.rmnet import NARROW, official_state, small_network  # noqa: E402
 from vos_deploy.errors import ModelError  # noqa: E402
 from vos_deploy.models import create, load_checkpoint, load_model  # noqa: E402
 from vos_deploy.models.padding import pad_to_stride  # noqa: E402

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.rmnet import golden_network  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.rmnet import golden_network  # noqa: E402
 from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.aggregate import soft_aggregate  # noqa: E402
 from vos_deploy.models.padding import pad_to_stride  # noqa: E402
@@ -28,14 +27,10 @@ from vos_deploy.models.rmnet.regions import (  # noqa: E402
     region_map,
 )
 from vos_deploy.models.stm import upsample  # noqa: E402
-from vos_deploy.reference.rmnet import Step, segment_rmnet  # noqa: E402
 
 # The gates of the specification; the official code itself keeps a few 1e-6, and 1.3e-3 after
 # several frames, since p near 1 loses bits in p / (1 - p).
-FEATURES, LOGITS, AGGREGATED, PROBABILITIES, PIXELS, FLOW = 1e-4, 2e-4, 2e-2, 3e-3, 1e-4, 2e-5
-SLOW = pytest.mark.slow
-
-Flow = Callable[[int], torch.Tensor]
+FEATURES, LOGITS, AGGREGATED, PROBABILITIES, FLOW = 1e-4, 2e-4, 2e-2, 3e-3, 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -212,81 +207,11 @@ def test_small_objects_and_three_memory_frames(network: RMNet) -> None:
             assert error(packed[-1], dense[~inside].mean(0)) < 1e-4
 
 
-def check_run(name: str, steps: list[Step]) -> None:
-    recorded = golden.arrays("rmnet")
-    probabilities = np.stack([step.probabilities.numpy() for step in steps])
-    assert error(probabilities[..., ::4, ::4], recorded[f"{name}_prob_s4"][:, :3]) < PROBABILITIES
-    assert (probabilities.argmax(1) != recorded[f"{name}_argmax"][1:]).mean() <= PIXELS
-    for t, step in enumerate(steps):
-        assert np.array_equal(step.memory_boxes, recorded[f"{name}_bbox_mem"][t, 1:3])
-        assert np.array_equal(step.query_boxes, recorded[f"{name}_bbox_query"][t, 1:3])
-    if f"{name}_T" in recorded:
-        assert [step.frames_read for step in steps] == recorded[f"{name}_T"].tolist()
-    if f"{name}_mean" in recorded:
-        means = probabilities.mean((2, 3))
-        assert error(means, recorded[f"{name}_mean"][1:, :3]) < PROBABILITIES
-    if name == "A":
-        assert error(probabilities, recorded["A_prob_f16"]) < PROBABILITIES
-
-
-@needs_golden
-@pytest.mark.parametrize(
-    ("name", "every", "flow"),
-    [
-        ("B", 2, None),
-        pytest.param("A", 2, recorded_flow, marks=SLOW),
-        pytest.param("E1", 1, recorded_flow, marks=SLOW),
-        pytest.param("E5", 5, recorded_flow, marks=SLOW),
-    ],
-)
-def test_two_objects(network: RMNet, name: str, every: int, flow: Flow | None) -> None:
-    frames, masks = tensors()
-    check_run(name, list(segment_rmnet(network, frames, {0: masks}, every, flow)))
-
-
-@needs_golden
-def test_object_that_appears_later(network: RMNet) -> None:
-    frames, masks = tensors()
-    first, later = masks.clone(), masks.clone()
-    first[1], later[0] = 0, 0
-    steps = list(segment_rmnet(network, frames, {0: first, 2: later}, 2, recorded_flow))
-    check_run("C", steps)
-
-
-@needs_golden
-@SLOW
-def test_mirrored_run_is_averaged(network: RMNet) -> None:
-    frames, masks = (x[..., :240, :] for x in tensors())
-    frames, x = frames[:3], normalized()
-
-    def mirrored_flow(t: int) -> torch.Tensor:
-        with torch.inference_mode():
-            flow = network.tflownet(x[t : t + 1], x[t - 1 : t])[0].flip(2)
-        return flow * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
-
-    plain = segment_rmnet(network, frames, {0: masks}, 2)
-    mirrored = segment_rmnet(network, frames.flip(3), {0: masks.flip(2)}, 2, mirrored_flow)
-    for t, (one, other) in enumerate(zip(plain, mirrored, strict=True)):
-        mean = (one.probabilities + other.probabilities.flip(2)) / 2
-        expected = golden.arrays("rmnet")["B_flip_prob_s4_f1_2"][t]
-        assert error(mean[:, ::4, ::4], expected) < PROBABILITIES
-
-
 @needs_golden
 def test_size_that_is_no_multiple_of_16(network: RMNet) -> None:
     """Memory boxes live in the padded frame, query boxes in the frame itself."""
     recorded = golden.arrays("rmnet")
     frames, masks = (x[..., 39:, 115:] for x in tensors())
-    steps = list(
-        segment_rmnet(network, frames[:3], {0: masks}, 2, lambda t: recorded_flow(t)[:, 39:, 115:])
-    )
-    assert np.array_equal(steps[0].memory_boxes, recorded["O_bbox_mem0"])
-    assert np.array_equal(steps[0].query_boxes, recorded["O_bbox_q1"])
-    for step, name in zip(steps, ("O_prob_f1", "O_prob_f2_s2"), strict=True):
-        assert error(step.probabilities[:, ::2, ::2], recorded[name]) < PROBABILITIES
-    labels = np.stack([step.probabilities.argmax(0).numpy() for step in steps])
-    assert (labels != recorded["O_argmax"][1:]).mean() <= PIXELS
-
     padded = pad_to_stride(masks[None], 16)[0]
     _, on = memory_region(padded)
     assert np.array_equal(on[0], recorded["O_att16_mem0"])

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from tests.golden import error  # noqa: E402
+from tests.support.golden import error  # noqa: E402
 from vos_deploy.models.shared_keys import (  # noqa: E402
     CBAM,
     Decoder,

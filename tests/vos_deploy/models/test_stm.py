@@ -7,29 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from vos_deploy.models import create, load_weights  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.stm import VARIANTS, network  # noqa: E402
+from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds, soft_aggregate  # noqa: E402
 from vos_deploy.models.stm import STM, memory_read  # noqa: E402
-from vos_deploy.reference.stm import segment_stm  # noqa: E402
 
 # The gates of the specification; the official code itself keeps 3e-6 to 1.1e-5 in float32.
-FEATURES, LOGITS, PROBABILITIES, PIXELS = 5e-5, 5e-5, 2e-5, 2e-4
-
-VARIANTS = {
-    "stm_original": {},
-    "stm_training_resnet18": {"backbone": "resnet18", "stem": "background"},
-    "stm_training_resnet34": {"backbone": "resnet34", "stem": "background"},
-    "stm_training_resnet50": {"backbone": "resnet50", "stem": "background"},
-    "stm_training_resnet101": {"backbone": "resnet101", "stem": "background"},
-}
-
-
-def network(name: str) -> STM:
-    model = create("stm", **VARIANTS[name])
-    load_weights(model, golden.stm_state(name), name)
-    return model
+FEATURES, LOGITS = 5e-5, 5e-5
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,54 +59,6 @@ def test_every_intermediate_is_the_official_one() -> None:
         assert error(model.decode(readout, query)[0], recorded["stm/q1_p2"]) < LOGITS
         _, logits = model.segment(frames[1:2], keys, values)
         assert error(logits[0, :, ::4, ::4], recorded["stm/q1_agg_logit"][:3]) < LOGITS
-
-
-def check_run(
-    name: str, run: str, frames: torch.Tensor, masks: torch.Tensor, every: int = 2
-) -> None:
-    recorded = golden.arrays("stm")
-    found = np.stack(list(segment_stm(network(name), frames, masks, every)))
-    assert error(found[..., ::4, ::4], recorded[f"{run}prob_f32_s4"]) < PROBABILITIES
-    assert (found.argmax(1) != recorded[f"{run}mask"][1:]).mean() <= PIXELS
-
-
-@needs_golden
-def test_two_objects() -> None:
-    check_run("stm_original", "stm/", *tensors())
-
-
-@needs_golden
-@pytest.mark.slow
-def test_size_that_is_no_multiple_of_16() -> None:
-    frames, masks = tensors()
-    check_run("stm_original", "stm/odd_", frames[..., :237, :425], masks[..., :237, :425])
-
-
-@needs_golden
-@pytest.mark.slow
-def test_one_object() -> None:
-    frames, masks = tensors()
-    check_run("stm_original", "stm/d16_", frames, masks.sum(0, keepdim=True))
-
-
-@needs_golden
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
-def test_retrained_variants(backbone: str) -> None:
-    check_run(f"stm_training_{backbone}", f"stan_{backbone}/", *tensors())
-
-
-@needs_golden
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
-def test_retrained_variants_at_a_size_that_is_not_padded(backbone: str) -> None:
-    frames, _ = tensors()
-    recorded = golden.arrays("stm")
-    # The retraining's test transform: 237x427 on a black canvas of 240x427, one row on top.
-    images = torch.nn.functional.interpolate(
-        frames * 255, size=(237, 427), mode="bilinear", align_corners=False
-    )
-    canvas = torch.nn.functional.pad(images, (0, 0, 1, 2)) / 255
-    masks = torch.from_numpy(recorded["stan/tf_mask"][1:].astype(np.float32))
-    check_run(f"stm_training_{backbone}", f"stan_{backbone}/b_", canvas, masks)
 
 
 def test_memory_read_is_the_softmax_weighted_mean() -> None:

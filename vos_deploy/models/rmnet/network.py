@@ -210,7 +210,7 @@ def memory_region(masks: Tensor) -> tuple[Tensor, Tensor]:
     masks [..., K, H, W] are padded already, so that boxes grow into the padding.
     """
     boxes = region_boxes(masks)
-    rows, columns = (token_pixels(side, 0) for side in masks.shape[-2:])
+    rows, columns = (token_pixels(side, 0, masks.device) for side in masks.shape[-2:])
     return boxes, region_map(boxes, rows, columns)
 
 
@@ -221,5 +221,7 @@ def query_region(masks: Tensor) -> tuple[Tensor, Tensor]:
     lies in the padding are outside every box, even that of the whole frame.
     """
     boxes = region_boxes(masks)
-    rows, columns = (token_pixels(side, (-side % STRIDE) // 2) for side in masks.shape[-2:])
+    rows, columns = (
+        token_pixels(side, (-side % STRIDE) // 2, masks.device) for side in masks.shape[-2:]
+    )
     return boxes, region_map(boxes, rows, columns)

@@ -47,13 +47,13 @@ def region_map(boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return (down.unsqueeze(-1) & across.unsqueeze(-2)).float()
 
 
-def token_pixels(size: int, before: int) -> Tensor:
+def token_pixels(size: int, before: int, device: torch.device | None = None) -> Tensor:
     """The pixel whose membership decides on each token of an axis, int64 [ceil(size / 16)].
 
     `size` pixels with `before` pixels of padding on their leading side: a token stands for the
     first pixel of its cell, which may lie in the padding and then has a negative number.
     """
-    return torch.arange((size + STRIDE - 1) // STRIDE) * STRIDE - before
+    return torch.arange((size + STRIDE - 1) // STRIDE, device=device) * STRIDE - before
 
 
 def flow_warp(masks: Tensor, flow: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import onnx.parser
 import pytest
 
 from tests.runtime.backends.conftest import SIZE, Machine
-from tests.runtime.fakes import FakeDevice, array_at
+from tests.support.fakes import FakeDevice, array_at
 from vos_deploy.bundle import Bundle, Engines, Graph, TensorSpec
 from vos_deploy.errors import InputError, ModelError, VosDeployError
 from vos_deploy.runtime import backends

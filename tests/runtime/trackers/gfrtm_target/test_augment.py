@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import golden
-from tests.golden import error, needs_golden
+from tests.support import golden
+from tests.support.golden import error, needs_golden
 from vos_deploy.runtime.trackers.gfrtm.target.augment import (
     PAINTED,
     augment,

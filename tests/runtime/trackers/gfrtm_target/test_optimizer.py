@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests import golden
-from tests.golden import error, needs_golden
+from tests.support import golden
+from tests.support.golden import error, needs_golden
 from vos_deploy.runtime.trackers.gfrtm.target.optimizer import (
     Optimizer,
     filter_problem,

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests import golden
-from tests.golden import error
+from tests.support import golden
+from tests.support.golden import error
 
 STRICT = 1e-4
 # With near ties: nearly all probabilities, every one, and the share of pixels labelled otherwise.
 MOST, ALL, PIXELS = 1e-3, 1e-2, 1e-3
+
+# What the authors use on each data set.
+TOP_K = {"davis2016": 12, "davis2017": 4, "youtube": 20}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Run:
             mask = (mask > 0).astype(np.uint8)
         masks = {t: np.where(np.isin(mask, ids), mask, 0) for t, ids in self.ids.items()}
         return [(np.ascontiguousarray(frame), masks.get(t)) for t, frame in enumerate(clip)]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of a `Segmenter` or a reference."""
+        return {"memory_every": self.every, "sampling": self.setting, "top_k": TOP_K[self.setting]}
 
     def check(self, found: list[NDArray[np.float32]], strict: bool) -> float:
         """Hold the probabilities [1+K, H, W] of all frames but the first against the recorded
@@ -131,6 +139,16 @@ def state() -> dict[str, Any]:
             value = value * np.float32(factor) + np.float32(offset)
         state[key] = torch.from_numpy(np.asarray(value))
     return state
+
+
+@cache
+def golden_network() -> Any:
+    """The network of that state."""
+    from vos_deploy.models import create, load_weights
+
+    model = create("imsfr")
+    load_weights(model, state(), "the recorded state")
+    return model
 
 
 def bank(run: str, frames: int) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:

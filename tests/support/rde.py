@@ -8,14 +8,16 @@ tight bounds; the others to loose ones at single pixels and tight ones on the me
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tests import golden
-from tests.golden import error
+from tests.support import golden
+from tests.support.golden import error
 
+NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width": 16}
 PIXELS = 1e-4  # share of the pixels that may be labelled otherwise, near-ties left out
 
 
@@ -35,10 +37,13 @@ class Run:
     def strict(self) -> bool:
         return self.top_k == 810
 
-    def clip(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def clip(self) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
+        """Frames and, where objects are marked, masks."""
         frames, mask = golden.clip()
         height, width = self.size
-        return frames[:, :height, :width], mask[:height, :width]
+        mask = mask[:height, :width]
+        masks = {t: np.where(np.isin(mask, ids), mask, 0) for t, ids in self.masks.items()}
+        return [(frame[:height, :width], masks.get(t)) for t, frame in enumerate(frames)]
 
     def check(
         self, found: list[NDArray[np.float32]], strict: bool | None = None
@@ -131,3 +136,13 @@ def probe(name: str, shape: tuple[int, ...], scale: float = 1) -> NDArray[np.flo
 def relative(found: Any, expected: Any) -> float:
     """The largest error, as a share of the largest number."""
     return error(found, expected) / float(np.abs(np.asarray(expected)).max())
+
+
+@cache
+def network(weights: str) -> Any:
+    """The network of that state."""
+    from vos_deploy.models import create, load_weights
+
+    model = create("rde")
+    load_weights(model, state(weights), weights)
+    return model

@@ -16,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
+from tests.support import golden  # noqa: E402
 from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.rmnet import RMNet  # noqa: E402
 
@@ -72,6 +72,13 @@ def exported() -> Path:
     return folder / "rmnet"
 
 
+def recorded_flow(index: int, image: Any, previous: Any) -> Any:
+    """The flow of the recorded runs, float32 [H, W, 2], for frames cut at the upper left."""
+    flow = golden.arrays("rmnet")["flow_dis"][index].astype(np.float32).transpose(1, 2, 0)
+    return np.ascontiguousarray(flow[-image.shape[0] :, -image.shape[1] :])
+
+
+@cache
 def golden_network() -> RMNet:
     """The network whose outputs were recorded: generated weights."""
     model = create("rmnet")

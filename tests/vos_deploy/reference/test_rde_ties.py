@@ -14,15 +14,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import needs_golden  # noqa: E402
-from tests.golden_rde import RUNS, Run  # noqa: E402
-from tests.vos_deploy.models.test_rde import network, tensors  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import needs_golden  # noqa: E402
+from tests.support.rde import RUNS, Run  # noqa: E402
+from tests.vos_deploy.reference.test_rde import follow, reference_of  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
-from vos_deploy.models.padding import crop, padding  # noqa: E402
-from vos_deploy.models.rde.network import RDE, Features  # noqa: E402
+from vos_deploy.models.padding import padding, unpad  # noqa: E402
+from vos_deploy.models.rde.network import Features  # noqa: E402
 from vos_deploy.models.shared_keys import similarity  # noqa: E402
-from vos_deploy.reference import rde as rde_reference  # noqa: E402
+from vos_deploy.reference.rde import Memory, RDEReference  # noqa: E402
 
 pytestmark = [needs_golden, pytest.mark.slow]
 
@@ -35,7 +35,7 @@ NEAR = 6  # cells from the worst pixel in which a tie is looked for
 class Read:
     """The read of one memory: which tokens each position reads, open to change."""
 
-    def __init__(self, features: Features, memory: rde_reference.Memory, top_k: int) -> None:
+    def __init__(self, features: Features, memory: Memory, top_k: int) -> None:
         keys, values = memory.read()
         self.values = values.flatten(2).permute(2, 0, 1)  # [N, K, Cv]
         query = features.key[0].flatten(1).T
@@ -60,45 +60,41 @@ class Read:
         return [torch.tensor([*kept, *c]) for c in choices if {*kept, *c} != made]
 
 
-class Recorded:
-    """Estimates as `rde_reference.estimate`, ties decided as was recorded."""
+class Recorded(RDEReference):
+    """Estimates as the reference, ties decided as was recorded."""
 
-    def __init__(self, run: Run) -> None:
+    def aim_at(self, run: Run) -> None:
         content = golden.arrays("rde")
         name = f"{run.weights}.{run.name}.prob_s"
-        self.step = next(s for s in (4, 8) if f"{name}{s}" in content)
-        self.expected = content[f"{name}{self.step}"]
+        self.step_size = next(s for s in (4, 8) if f"{name}{s}" in content)
+        self.expected = content[f"{name}{self.step_size}"]
         self.run = run
-        self.frame = 0
         self.decided = 0
 
-    def __call__(
-        self, model: RDE, memories: list[rde_reference.Memory], features: Features, top_k: int
-    ) -> torch.Tensor:
-        reads = [Read(features, memory, top_k) for memory in memories]
-        self.frame += 1
-        found = self._decode(model, reads, features)
+    def estimate(self, features: Features) -> torch.Tensor:
+        reads = [Read(features, memory, self.top_k) for memory in self.memories]
+        found = self._decode(reads, features)
         if self.frame in self.run.masks:  # recorded with what is marked in it
             return found
         errors = self._errors(found)
         while errors.max() > AGREES:
-            better = self._best(model, reads, features, errors)
+            better = self._best(reads, features, errors)
             if better is None:
                 break
             read, position, choice = better
             read.index[position] = choice
             self.decided += 1
-            found = self._decode(model, reads, features)
+            found = self._decode(reads, features)
             errors = self._errors(found)
         return found
 
     def _best(
-        self, model: RDE, reads: list[Read], features: Features, errors: np.ndarray
+        self, reads: list[Read], features: Features, errors: np.ndarray
     ) -> tuple[Read, int, torch.Tensor] | None:
         """The choice near the worst pixel that brings the errors down most."""
         row, column = np.unravel_index(errors.argmax(), errors.shape)
         top, left = padding(*self.run.size, 16)[2], padding(*self.run.size, 16)[0]
-        cell = ((row * self.step + top) // 16, (column * self.step + left) // 16)
+        cell = ((row * self.step_size + top) // 16, (column * self.step_size + left) // 16)
         best, lowest = None, 0.7 * errors.sum()
         for read in reads:
             height, width = read.grid
@@ -109,30 +105,27 @@ class Recorded:
                 made = read.index[position].clone()
                 for choice in read.alternatives(position):
                     read.index[position] = choice
-                    total = self._errors(self._decode(model, reads, features)).sum()
+                    total = self._errors(self._decode(reads, features)).sum()
                     if total < lowest:
                         best, lowest = (read, position, choice), total
                 read.index[position] = made
         return best
 
-    def _decode(self, model: RDE, reads: list[Read], features: Features) -> torch.Tensor:
-        logits = torch.cat([model.decode(read.readout(), features) for read in reads])
+    def _decode(self, reads: list[Read], features: Features) -> torch.Tensor:
+        logits = torch.cat([self.network.decode(read.readout(), features) for read in reads])
         return aggregated_odds(logits[:, 0].sigmoid()[None])[0]
 
     def _errors(self, found: torch.Tensor) -> np.ndarray:
-        inner = crop(found, padding(*self.run.size, 16), self.run.size).numpy()
-        expected = self.expected[: len(inner), self.frame - 1]
-        return np.abs(inner[:, :: self.step, :: self.step] - expected).max(0)
+        inner = unpad(found, self.size, 16)[:, :: self.step_size, :: self.step_size].numpy()
+        return np.abs(inner - self.expected[: len(inner), self.frame - 1]).max(0)
 
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if not run.strict])
-def test_ties_are_the_whole_difference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_are_the_whole_difference(name: str) -> None:
     run = RUNS[name]
-    recorded = Recorded(run)
-    monkeypatch.setattr(rde_reference, "estimate", recorded)
-    found = rde_reference.segment_rde(
-        network(run.weights), *tensors(run), run.mode, run.every, run.top_k
-    )
-    errors = run.check([probabilities.numpy() for probabilities in found], strict=True)
+    recorded = reference_of(run, Recorded)
+    assert isinstance(recorded, Recorded)
+    recorded.aim_at(run)
+    errors = run.check(follow(recorded, run), strict=True)
     print(f"{name}: {recorded.decided} ties decided, largest error {errors[0]:.1e}")
     assert recorded.decided <= 10

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden"
 
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden numbers are not here")
@@ -52,17 +52,3 @@ def weights() -> ModuleType:
 
 def error(found: Any, expected: Any) -> float:
     return float(np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max())
-
-
-def stm_state(name: str) -> dict[str, Any]:
-    """The state dict whose outputs were recorded: generated weights, real mean and deviation."""
-    import torch
-
-    from vos_deploy.models import create
-
-    own = create("stm").state_dict()
-    kept = {k: own[k] for k in own if k.endswith((".mean", ".std"))}
-    return {
-        key: kept.get(key, torch.from_numpy(np.asarray(weights().tensor(key, tuple(shape)))))
-        for key, shape in keys("stm")[name].items()
-    }
