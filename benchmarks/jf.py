@@ -14,7 +14,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
 from .davis import YEARS, Clip, find_clips
-from .follow import follow
+from .follow import Steps, follow
 from .measures import Statistics
 from .options import add_report_arguments, add_segmenter_arguments, segmenter_options
 from .scores import ClipScore, overall, score_clip
@@ -41,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score the first mask for every frame: what a model has to be better than",
     )
+    source.add_argument(
+        "--nearest-features",
+        type=Path,
+        metavar="WEIGHTS",
+        help="score labels carried by the nearest features of an ImageNet ResNet-18, whose weights "
+        "these are by torchvision's names: what a trained model has to be better than",
+    )
     parser.add_argument(
         "--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several"
     )
@@ -63,6 +70,13 @@ def run(args: argparse.Namespace) -> int:
     elif args.copy_first:
         scores = [score_clip(clip, _first_masks(clip)) for clip in progress(clips, unit="clip")]
         facts |= {"results": "the first mask for every frame"}
+    elif args.nearest_features:
+        from .nearest import NearestFeatures  # needs PyTorch
+
+        scores, seconds = score_segmenter(
+            clips, NearestFeatures(args.nearest_features), args.output
+        )
+        facts |= {"results": f"nearest features of {args.nearest_features.name}"}
     else:
         options = segmenter_options(args)
         with Segmenter(args.model, **options) as segmenter:
@@ -96,7 +110,7 @@ def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:
 
 
 def score_segmenter(
-    clips: Sequence[Clip], segmenter: Segmenter, output: Path | None
+    clips: Sequence[Clip], segmenter: Steps, output: Path | None
 ) -> tuple[list[ClipScore], dict[str, float]]:
     """Runs a segmenter over the clips; their scores, and seconds spent in `step` by clip.
 

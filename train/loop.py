@@ -152,7 +152,7 @@ class Trainer:
         """One optimiser step; the losses by name, means over its pieces."""
         options, device = self.options, self.processes.device
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(options, self.iteration)
+            group["lr"] = learning_rate(options, self.iteration) * group.get("rate", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
         for piece in range(options.accumulate):

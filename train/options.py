@@ -52,6 +52,11 @@ class Options:
         "", "comma-separated prefixes of parameters that stay, such as Encoder_Q.conv1", "network"
     )
 
+    slow: tuple[str, ...] = option(
+        (), "factors of the learning rate for parameters whose names begin so", "network",
+        metavar="PREFIX=FACTOR",
+    )  # fmt: skip
+
     stills: tuple[Path, ...] = option((), "still-image sets: pictures and masks", "data")
     davis: tuple[Path, ...] = option((), "folders in the DAVIS layout", "data")
     youtube: tuple[Path, ...] = option((), "folders in the YouTube-VOS layout", "data")

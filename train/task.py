@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -17,6 +18,20 @@ from .schedule import Step
 
 Batch = dict[str, Tensor]
 Losses = dict[str, Tensor]
+
+
+def prefixes_of(words: Sequence[str]) -> dict[str, float]:
+    """`--slow`: prefix of parameter names -> factor of the learning rate."""
+    result = {}
+    for word in words:
+        prefix, _, factor = word.partition("=")
+        try:
+            result[prefix] = float(factor)
+        except ValueError as error:
+            raise InputError(
+                f"--slow {word}: must be PREFIX=FACTOR, such as key_encoder=0.1"
+            ) from error
+    return result
 
 
 class Task(nn.Module):
@@ -84,6 +99,15 @@ class Task(nn.Module):
         return name.startswith(prefixes)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups for Adam; a group may set its own `weight_decay`. Frozen parameters are left
-        out."""
-        return [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
+        """Groups for Adam; a group may set its own `weight_decay`, and `rate`, a factor of the
+        learning rate. Frozen parameters are left out."""
+        slow = prefixes_of(self.options.slow)
+        groups: list[dict[str, Any]] = [{"params": [], "rate": f} for f in (*slow.values(), 1.0)]
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                which = next((i for i, p in enumerate(slow) if name.startswith(p)), -1)
+                groups[which]["params"].append(parameter)
+        for prefix, group in zip(slow, groups, strict=False):
+            if not group["params"]:
+                raise InputError(f"--slow {prefix}: no parameter that is trained begins so")
+        return [group for group in groups if group["params"]]

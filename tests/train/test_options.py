@@ -128,3 +128,22 @@ def parse_help(arguments: list[str]) -> str:
     from vos_deploy.train.cli import parser
 
     return parser(arguments).format_help()
+
+
+def test_slow_parameters_have_a_group_of_their_own() -> None:
+    pytest.importorskip("torch")
+    from vos_deploy.train.task import prefixes_of
+
+    assert prefixes_of(("key_encoder=0.1", "decoder.=2")) == {"key_encoder": 0.1, "decoder.": 2.0}
+    with pytest.raises(InputError, match=r"--slow trunk: must be PREFIX=FACTOR"):
+        prefixes_of(("trunk",))
+    options = find_part("rde", "TRAINING").options(
+        backbone="resnet18", value_dim=16, decoder_width=16, compress=False,
+        slow=("key_encoder.=0.25",),
+    )  # fmt: skip
+    task = find_part("rde", "TASK").build(options)
+    slow, usual = task.parameter_groups()
+    encoder = set(map(id, task.model.key_encoder.parameters()))
+    assert (slow["rate"], usual["rate"]) == (0.25, 1.0)
+    assert {id(p) for p in slow["params"]} == encoder
+    assert len(slow["params"]) + len(usual["params"]) == len(list(task.model.parameters()))

@@ -81,6 +81,8 @@ class GFRTMTask(Task):
             raise InputError(f"--objects {options.objects}: a clip of gfrtm follows one object")
         if min(options.size) < 64:
             raise InputError(f"--crop {options.crop}: expected sides from 64 on")
+        if options.slow:
+            raise InputError("--slow is unsupported for gfrtm: its trunk does not train")
         if options.imagenet is None and options.initial is None:
             raise InputError(
                 "gfrtm keeps ImageNet's features: give torchvision's weights with --imagenet"
