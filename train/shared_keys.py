@@ -1,4 +1,4 @@
-"""What RDE-VOS and IMSFR share in training: a frame has one key, whatever the objects.
+"""What STCN and its descendants share in training: a frame has one key, whatever the objects.
 
 B clips of T frames, K objects, N memory positions, h = H / 16, w = W / 16. Under mixed precision
 similarities, softmaxes and logarithms stay in float32.
@@ -18,11 +18,11 @@ from vos_deploy.errors import InputError
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.imsfr import IMSFR
-from vos_deploy.models.rde import RDE
 from vos_deploy.models.shared_keys import STRIDE, memory_read, normalize
+from vos_deploy.models.stcn import STCN
 
 from .methods.imsfr.stages import IMSFROptions
-from .methods.rde.stages import RDEOptions
+from .methods.stcn.stages import STCNOptions
 from .task import Batch, Task
 
 OWN_NAMES = {"layer1": "res2", "layer2": "layer2", "layer3": "layer3"}
@@ -63,15 +63,15 @@ class SharedKeyTask(Task):
     Soft predictions go into the memory without being detached: gradients reach back through it.
     """
 
-    model: RDE | IMSFR
-    options: RDEOptions | IMSFROptions
+    model: STCN | IMSFR
+    options: STCNOptions | IMSFROptions
 
-    def __init__(self, model: RDE | IMSFR, options: RDEOptions | IMSFROptions) -> None:
+    def __init__(self, model: STCN | IMSFR, options: STCNOptions | IMSFROptions) -> None:
         super().__init__(model, options)
         self.leave_others_out()
 
     @classmethod
-    def check(cls, options: RDEOptions | IMSFROptions) -> None:  # type: ignore[override]
+    def check(cls, options: STCNOptions | IMSFROptions) -> None:  # type: ignore[override]
         super().check(options)
         if min(options.size) < 64 or options.size[0] % STRIDE or options.size[1] % STRIDE:
             raise InputError(f"--crop {options.crop}: expected multiples of {STRIDE}, 64 or more")

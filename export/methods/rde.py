@@ -26,6 +26,7 @@ from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models.rde import RDE
 from vos_deploy.models.rde.compress import Compression
 from vos_deploy.models.shared_keys import STRIDE, Decoder, others_of
+from vos_deploy.models.stcn import STCN
 
 from ..graph import Array, GraphSpec, MethodExport, Rollout, Run, Slack
 from ..layers import tokens
@@ -35,7 +36,7 @@ TOP_K = 40
 
 
 class EncoderGraph(nn.Module):
-    def __init__(self, model: RDE, compress: SplitResBlock) -> None:
+    def __init__(self, model: STCN, compress: SplitResBlock) -> None:
         super().__init__()
         self.model = model
         self.compress = compress
@@ -50,7 +51,7 @@ class MemorizeGraph(nn.Module):
     """`masks` are those of all objects, for the object's own and for the others' it sees;
     `objects` are those to be memorised."""
 
-    def __init__(self, model: RDE) -> None:
+    def __init__(self, model: STCN) -> None:
         super().__init__()
         self.trunk = model.value_encoder
         self.fuser = model.value_encoder.fuser
@@ -97,8 +98,9 @@ class CompressGraph(nn.Module):
         return tokens(key)[0], value.flatten(2).permute(2, 0, 1)
 
 
-def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
-    """The graphs by name, with examples for a frame of `size` (height, width) and two objects."""
+def shared_graphs(model: STCN, size: tuple[int, int]) -> dict[str, GraphSpec]:
+    """The graphs of STCN, by name, with examples for a frame of `size` (height, width) and two
+    objects."""
     config = model.config
     key, value, width = config["key_dim"], config["value_dim"], config["decoder_width"]
     c16, half = model.key_comp.in_channels, width // 2
@@ -120,7 +122,7 @@ def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
         "skip4": (1, half, "h4", "w4"),
     }
     compress = SplitResBlock(model.decoder.compress, own_channels=value)
-    specs = {
+    return {
         "encoder": GraphSpec(
             EncoderGraph(model, compress),
             {**frame},
@@ -168,8 +170,20 @@ def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
             },
         ),
     }
+
+
+def graphs(model: RDE, size: tuple[int, int]) -> dict[str, GraphSpec]:
+    """The graphs by name, with examples for a frame of `size` (height, width) and two objects."""
+    specs = shared_graphs(model, size)
     if model.mem_compress is None:
         return specs
+    key, value = model.config["key_dim"], model.config["value_dim"]
+    h, w = (-(-side // STRIDE) for side in size)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
     # In float32 even where the rest of the network is not.
     specs["compress"] = GraphSpec(
         CompressGraph(model.mem_compress),

@@ -69,7 +69,8 @@ class SharedKeys(Tracker, Generic[M]):
         self.groups: list[Group[M]] = []
         self._pending: list[int] = []  # objects of the groups to be made by `allocate`
         self._encoded = -1  # the frame that `features` are of
-        self._memorized = 0  # the last frame that was memorised
+        self._memorized = 0  # the last frame that was memorised to stay
+        self.due = False  # whether the frame that is being memorised stays
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -79,6 +80,11 @@ class SharedKeys(Tracker, Generic[M]):
     @property
     def separate(self) -> bool:
         """Whether every object has a memory of its own, whenever it was marked."""
+        return False
+
+    @property
+    def every_frame(self) -> bool:
+        """Whether frames that are not `due` are memorised, too, for the next frame."""
         return False
 
     @abstractmethod
@@ -98,10 +104,12 @@ class SharedKeys(Tracker, Generic[M]):
         """Fill `probabilities` and `labels` from what was read."""
 
     def memorize(self) -> None:
-        due = self.frame - self._memorized >= self.policy.every
-        if not (due or any(self.annotated)):
+        passed = self.frame - self._memorized
+        self.due = passed >= self.policy.every or any(self.annotated)
+        if self.due:
+            self._memorized = self.frame
+        elif not self.every_frame:
             return
-        self._memorized = self.frame
         self._encode()
         for group in self.groups:
             self.remember(group)

@@ -53,6 +53,24 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("rmnet", "flow", 1, ("davis", "youtube"), "", {
         "network": "tinyflownet", "flow": "files", "learning_rate": 1e-5, "batch": 4,
     }),
+    ("stcn", "0", 2, ("stills",), "", {
+        **STCN_STILLS, "batch": 8, "iterations": 300_000, "milestones": (150_000,),
+        "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000, "perturb": (),
+        "seed": 14159265,
+    }),
+    ("stcn", "1", 2, ("bl30k",), "0", {
+        **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 500_000, "milestones": (400_000,),
+        "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
+        "video_recipe": "stcn_bl30k", "repeat": (),
+    }),
+    ("stcn", "2", 2, ("davis", "youtube"), "1", {
+        **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 300_000, "milestones": (250_000,),
+        "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
+    }),
+    ("stcn", "3", 2, ("davis", "youtube"), "0", {
+        **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 150_000, "milestones": (125_000,),
+        "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
+    }),
     ("rde", "0", 4, ("stills",), "", {
         **STCN_STILLS, "batch": 16, "iterations": 75_000, "milestones": (37_500,),
         "learning_rate": 2e-5, "bootstrap_from": 5_000, "bootstrap_until": 17_500, "value_kl": 10,
@@ -130,7 +148,7 @@ def test_published_values(
 
 
 def test_every_stage_is_written_out() -> None:
-    written = {(row[0], row[1]) for row in PUBLISHED} | {("stm", "mixed")}
+    written = {(row[0], row[1]) for row in PUBLISHED} | {("stm", "mixed"), ("stcn", "mixed")}
     assert written == {(m, s) for m in METHODS for s in find_part(m, "TRAINING").stages}
 
 
@@ -166,7 +184,7 @@ def test_gaps_of_the_retraining() -> None:
     assert skips("stm", "retrain", shares, youtube=True) == [9, 9, 10, 18, 19, 56]
 
 
-@pytest.mark.parametrize("method", ["rde", "imsfr"])
+@pytest.mark.parametrize("method", ["stcn", "rde", "imsfr"])
 def test_gaps_of_stcn(method: str) -> None:
     shares = [0, 0.09, 0.1, 0.2, 0.3, 0.4, 0.79, 0.8, 0.89, 0.9, 1]
     assert skips(method, "1", shares) == [5, 5, 10, 15, 20, 25, 25, 5, 5, 5, 5]

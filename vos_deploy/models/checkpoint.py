@@ -54,7 +54,7 @@ def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
     else:
         state, metadata = _read_torch(path)
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    found, config = _recognise(path, state)
+    found, config = _recognise(path, state, method or metadata.get("method"))
     state = find_part(found, "NETWORK").adapt(state)
     if method is not None and method != found:
         raise ModelError(
@@ -173,8 +173,12 @@ def _is_state_dict(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
 
 
-def _recognise(path: Path, state: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
-    for name in METHODS:
+def _recognise(
+    path: Path, state: dict[str, Tensor], expected: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Method and configuration; `expected` decides where the keys are those of two methods (what
+    the first training stage of RDE-VOS leaves behind is an STCN by its keys)."""
+    for name in sorted(METHODS, key=lambda name: name != expected):
         config = find_part(name, "NETWORK").infer_config(state)
         if config is not None:
             return name, config

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .network import Network
 from .resnet import BACKBONES
-from .shared_keys import Decoder, Fusion, KeyEncoder, ValueTrunk, widen_stem
+from .shared_keys import Decoder, Fusion, KeyEncoder, ValueTrunk, key_backbone, widen_stem
 
 # The value's sines and cosines are taken at 1, 2, 4, ... times the value.
 FREQUENCIES = (1, 2, 4, 8, 16, 32)
@@ -88,19 +88,7 @@ class IMSFR(Network):
         """The configuration whose keys and shapes are those of `state`, None if it is no IMSFR."""
         if not {"conv_fusion1v.weight", "key_comp.weight", "mask.weight"} <= state.keys():
             return None
-        blocks = tuple(
-            len({k.split(".")[2] for k in state if k.startswith(f"key_encoder.{stage}.")})
-            for stage in ("res2", "layer2", "layer3")
-        )
-        expansion = 4 if "key_encoder.res2.0.conv3.weight" in state else 1
-        backbone = next(
-            (
-                name
-                for name, trunk in BACKBONES.items()
-                if (trunk.block.expansion, trunk.blocks) == (expansion, blocks)
-            ),
-            "resnet101",
-        )
+        backbone = key_backbone(state) or "resnet101"
         config: dict[str, Any] = {"backbone": backbone, "dim": len(state["key_comp.weight"])}
         if "decoder.compress.conv1.weight" in state:
             config["decoder_width"] = len(state["decoder.compress.conv1.weight"])

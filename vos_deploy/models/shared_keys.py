@@ -1,4 +1,4 @@
-"""What RDE-VOS and IMSFR share: the blocks of STCN (Cheng et al., NeurIPS 2021, arXiv 2106.05210).
+"""The blocks of STCN (Cheng et al., NeurIPS 2021, arXiv 2106.05210) and its descendants.
 
 A frame has one key, whatever the objects; similarity is the negative squared L2 distance of keys.
 Names are those of the state dicts. B is the batch, K the objects, h = H / 16, w = W / 16; H and W
@@ -114,6 +114,19 @@ class KeyEncoder(nn.Module):
         f4 = self.res2(self.maxpool(self.relu(self.bn1(self.conv1(frame)))))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
+
+
+def key_backbone(state: dict[str, Tensor]) -> str | None:
+    """The name of the ResNet whose key encoder is in a state dict; None if it is none of them."""
+    blocks = tuple(
+        len({key.split(".")[2] for key in state if key.startswith(f"key_encoder.{stage}.")})
+        for stage in ("res2", "layer2", "layer3")
+    )
+    expansion = 4 if "key_encoder.res2.0.conv3.weight" in state else 1
+    for name, trunk in BACKBONES.items():
+        if (trunk.block.expansion, trunk.blocks) == (expansion, blocks):
+            return name
+    return None
 
 
 class ValueTrunk(nn.Module):

@@ -125,7 +125,7 @@ GRAPHS = {
 }
 
 
-def write_model(folder: Path, leave_out: str = "") -> Path:
+def write_model(folder: Path, leave_out: str = "", method: str = "rde") -> Path:
     """The model's folder; `leave_out` names a graph it lacks."""
     models = {}
     for name, text in GRAPHS.items():
@@ -136,7 +136,7 @@ def write_model(folder: Path, leave_out: str = "") -> Path:
                 graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
             )
     bundle = Bundle(
-        method="rde",
+        method=method,
         precision="fp32",
         memory=MemoryDefaults(every=3, frames=8),
         graphs={

@@ -1,4 +1,4 @@
-"""Runs of RDE-VOS and IMSFR in small: what their tests share."""
+"""Runs of STCN and its descendants in small: what their tests share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate
 
 NARROW = {
+    "stcn": ["--key-dim", "8", "--value-dim", "16"],
     "rde": ["--key-dim", "8", "--value-dim", "16"],
     "imsfr": ["--dim", "16"],
 }
@@ -61,9 +62,9 @@ def falls_on_real_data(method: str, stage: str, output: Path) -> None:
     """Twenty steps from ImageNet weights on small clips, as little data wants: the trunks stay and
     the keys match by looks."""
     data = SHARED / "data"
-    keys = {"rde": "key_proj", "imsfr": "key_comp"}[method]
+    keys = {"stcn": "key_proj", "rde": "key_proj", "imsfr": "key_comp"}[method]
     frozen = f"key_encoder,{keys},value_encoder.bn1,value_encoder.layer"
-    wide = {"rde": ["--key-dim", "64", "--value-dim", "128"], "imsfr": ["--dim", "128"]}[method]
+    wide = ["--dim", "128"] if method == "imsfr" else ["--key-dim", "64", "--value-dim", "128"]
     falls(
         output, "--method", method, "--stage", stage, *wide, "--backbone", "resnet18",
         *data_of(stage, data / "static/ECSSD", data / "davis2016/train"), "--decoder-width", "64",

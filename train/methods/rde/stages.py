@@ -1,31 +1,17 @@
-# ruff: noqa: RUF009 (option() makes a field)
 """RDE-VOS (Li et al., CVPR 2022): stage 0 on still images, then 1 and 2 (with BL30K) or 3."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ...options import Options, option
+from ...options import option
 from ...stage import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, Stage, Training, stcn_skip
+from ..stcn.stages import STCNOptions
 
 
 @dataclass(frozen=True)
-class RDEOptions(Options):
-    backbone: str = option(
-        "resnet50", "of the key encoder", "network",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
-    )  # fmt: skip
-    imagenet_value: Path | None = option(
-        None,
-        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
-        "encoder is a ResNet-18 too",
-        "network",
-    )
-    key_dim: int = option(64, "channels of the keys", "network")
-    value_dim: int = option(512, "channels of the values", "network")
-    decoder_width: int = option(512, "channels of the decoder", "network")
+class RDEOptions(STCNOptions):
     compress: bool = option(
         True, "with the module that compresses the memory; the first stage has none", "network"
     )
@@ -34,9 +20,6 @@ class RDEOptions(Options):
         "how the compression begins: at random, or as about the mean of its two frames",
         "network",
         choices=("random", "mean"),
-    )
-    align_keys: bool = option(
-        False, "before the first step, set the key head so that like looks match", "network"
     )
     value_kl: float = option(
         10.0, "weight of the KL between values of perturbed and clean masks", "loss"

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vos_deploy.errors import InputError
 from vos_deploy.models.rde import RDE
 
-from ...data.mixture import Sample
-from ...keys import align_shared_key, compress_to_mean
+from ...keys import compress_to_mean
 from ...losses import bootstrapped_cross_entropy, channel_kl
 from ...options import Options
-from ...schedule import Step, bootstrap_share
-from ...shared_keys import Encoded, SharedKeyTask, full_precision, read
-from ...task import Batch, Losses
+from ...shared_keys import full_precision
+from ...task import Batch
+from ..stcn.task import Memory, STCNTask
 from .stages import RDEOptions
 
-Memory = tuple[Tensor, Tensor]  # key [B, Ck, h, w] and value [B, K, C, h, w]
 COMPRESSION = "mem_compress."
 
 
-class RDETask(SharedKeyTask):
+class RDETask(STCNTask):
     """Odd frames are segmented from all frames before them, even ones, as students, from the
     recurrent embedding of these alone. The read of all frames is their teacher: the decoder's
     input should be the same, and what it sees is what is memorised.
@@ -57,10 +54,8 @@ class RDETask(SharedKeyTask):
         # Frames 2 and 4 have a weight for what they learn from the teacher, later ones none.
         if not least <= options.frames <= 5:
             raise InputError(f"--frames {options.frames}: expected {least} to 5")
-        for name, step in (("key_dim", 4), ("value_dim", 16)):
-            if (width := getattr(options, name)) < step or width % step:
-                flag = name.replace("_", "-")
-                raise InputError(f"--{flag} {width}: expected a multiple of {step}")
+        if options.key_dim < 4 or options.key_dim % 4:
+            raise InputError(f"--key-dim {options.key_dim}: expected a multiple of 4")
         if options.temperature <= 0:
             raise InputError(f"--temperature {options.temperature}: expected more than 0")
 
@@ -71,18 +66,6 @@ class RDETask(SharedKeyTask):
             own = self.model.state_dict()
             state = {**state, **{k: v for k, v in own.items() if k.startswith(COMPRESSION)}}
         super().load_initial(state)
-
-    def prepare(self, clips: Dataset[Sample]) -> None:
-        if self.options.align_keys:
-            align_shared_key(self.model.key_encoder, self.model.key_proj.key_proj, clips)
-
-    def features(self, frames: Tensor) -> tuple[Tensor, ...]:
-        return self.model.encode_key(frames)
-
-    def forward(self, batch: Batch, step: Step) -> Losses:
-        losses, _ = self.unroll(batch, bootstrap_share(self.options, step.iteration))
-        total = torch.stack(list(losses.values())).sum()
-        return {"loss": total, **{name: loss.detach() for name, loss in losses.items()}}
 
     def unroll(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], list[Tensor]]:
         options, present = self.options, batch["present"]
@@ -124,20 +107,6 @@ class RDETask(SharedKeyTask):
         for loss in losses:
             total = (total + loss) * factor
         return total
-
-    def value(self, clip: Encoded, t: int, masks: Tensor) -> Tensor:
-        """[B, K, C, h, w] of frame t with its masks [B, K, H, W]."""
-        encoder = self.model.value_encoder
-        others = masks.sum(1, keepdim=True) - masks
-        own = encoder.features(clip.frames[:, t], masks, others)
-        f16 = clip.f16[:, t].repeat_interleave(masks.shape[1], 0)
-        return encoder.fuser(own, f16).unflatten(0, masks.shape[:2])
-
-    def decoder_input(self, clip: Encoded, t: int, memory: list[Memory]) -> Tensor:
-        """[B, K, 2*C, h, w]: the readout for frame t beside what the frame itself says."""
-        keys, values = zip(*memory, strict=True)
-        readout = read(clip.keys[:, t], keys, values)
-        return torch.cat([readout, clip.shared[:, t].unsqueeze(1).expand_as(readout)], 2)
 
     def compress(self, old: Memory, new: Memory) -> Memory:
         """The next embedding. In float32: it is cubic in what it is given, and recurrent."""
