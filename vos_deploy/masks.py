@@ -14,57 +14,45 @@ from PIL import Image
 
 from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
-
-VOID = 255
-
-
-def _palette() -> NDArray[np.uint8]:
-    """The DAVIS colours: bits 0, 1, 2 of an id are the top bits of red, green, blue, and so on."""
-    ids = np.arange(256)[:, None]
-    colours = np.zeros((256, 3), np.int64)
-    for bit in range(8):
-        colours |= (ids >> (3 * bit + np.arange(3)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
-
-
-PALETTE = _palette()
-"""uint8 [256, 3], the RGB colour of each id."""
+from vos_deploy.mask_kinds import UnclearMask, decode
+from vos_deploy.palette import PALETTE, VOID
 
 
 def read_mask(path: str | Path, *, binary: bool = False) -> NDArray[np.uint8]:
-    """Read object ids from an indexed, 8-bit grey or 1-bit PNG.
+    """Read the object ids of a picture, as its viewer sees them.
 
-    Which ids it holds is not judged here: `check_mask` does that for a mask to start from.
+    Indexed and grey pictures hold ids; a palette of another order and RGB are read by their DAVIS
+    colours; transparent pixels are background. Which ids it holds is not judged here: `check_mask`
+    does that for a mask to start from.
 
     Args:
-        path: the PNG file.
-        binary: every pixel that is not 0 becomes object 1.
+        path: a PNG file, or another picture.
+        binary: everything that is not background is object 1; soft edges are cut at half.
 
     Returns:
         uint8 [H, W].
 
     Raises:
-        InputError: the file is missing, damaged, no PNG, in colour or of more than 8 bits.
+        InputError: the file is missing or damaged, or could mean two things: soft edges, colours
+            that are not those of DAVIS, JPEG, more than 8 bits.
     """
+    return read_mask_kind(path, binary=binary)[0]
+
+
+def read_mask_kind(path: str | Path, *, binary: bool = False) -> tuple[NDArray[np.uint8], str]:
+    """As `read_mask`; and what kind of mask it was taken for, such as "object ids"."""
     if not Path(path).is_file():
         raise InputError(f"expected a mask as a PNG file, found none at {path}: check the path")
     try:
-        with Image.open(path) as image:
-            if image.format != "PNG" or image.mode not in ("1", "L", "P"):
-                raise InputError(
-                    "expected an indexed or 8-bit grey PNG whose pixel values are object ids, "
-                    f"found {image.format} in mode {image.mode} at {path}: save the ids "
-                    "themselves, as PIL.Image.fromarray(ids.astype('uint8')).save('mask.png') does"
-                )
-            mask = np.array(image, dtype=np.uint8)
-    except InputError:
-        raise
+        with Image.open(path) as picture:
+            return decode(picture, binary=binary)
+    except UnclearMask as error:
+        raise InputError(f"expected a mask of object ids at {path}, {error}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"expected a mask as a PNG file, found an unreadable one at {path} ({error}): "
             "export it again"
         ) from error
-    return _binarise(mask) if binary else mask
 
 
 def write_mask(path: str | Path, labels: NDArray[np.uint8]) -> None:

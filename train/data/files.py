@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
+from vos_deploy.mask_kinds import BLACK_AND_WHITE, UnclearMask, decode, is_grey
+from vos_deploy.palette import VOID
+
 logger = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 
-VOID = 255
 FLOW_MAGIC = b"PIEH"  # 202021.25 as a float32
-# A black-and-white mask that was resized or compressed has grey rims: more levels than a picture
-# has objects.
-GREY_LEVELS = 32
 
 
 class BadFile(Exception):
@@ -85,22 +84,27 @@ def read_image(path: Path) -> Image:
 
 
 def read_ids(path: Path) -> Image:
-    """Object ids of an annotation: palette indices, grey values, or 1 for a black-and-white one."""
+    """Object ids of an annotation, uint8 [H, W]: as `vos_deploy.masks` reads them, and 1 for a
+    black-and-white one, whose soft edges are cut at half (saliency sets, DAVIS 2016)."""
     try:
         with PillowImage.open(path) as file:
-            indexed = file.mode == "P"
-            ids = np.asarray(file)
+            try:
+                ids, kind = decode(file)
+            except UnclearMask:
+                # Colours mean something else than one object: only grey is cut at half.
+                if not is_grey(file):
+                    raise
+                ids, kind = decode(file, binary=True)
+    except UnclearMask as error:
+        raise BadFile(f"mask with {error.found}", path) from error
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise BadFile("mask missing or damaged", path) from error
-    if ids.ndim == 3:  # a grey mask saved as RGB, common in saliency sets
-        ids = ids[..., 0]
-    if ids.size == 0 or ids.max() > VOID:
-        raise BadFile("mask with ids above 255", path)
-    ids = ids.astype(np.uint8)
-    values = np.unique(ids)
-    # Saliency sets and DAVIS 2016 write 255 for the object, not for void.
-    black_and_white = set(values) <= {0, VOID} or (not indexed and len(values) > GREY_LEVELS)
-    return (ids > 127).astype(np.uint8) if black_and_white else ids
+    # Here 255 alone is the object and not void, in an indexed annotation too.
+    return (
+        (ids > 0).astype(np.uint8)
+        if kind == BLACK_AND_WHITE or set(np.unique(ids)) <= {0, VOID}
+        else ids
+    )
 
 
 def read_pair(image_path: Path, mask_path: Path) -> tuple[Image, Image]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vos_deploy.palette import PALETTE
 from vos_deploy.train.data.files import (
     BadFile,
     BadFiles,
@@ -35,11 +36,12 @@ def test_rims_of_resized_masks_are_no_objects(tmp_path: Path) -> None:
     levels = np.linspace(0, 255, 64).astype(np.uint8)[None]
     Image.fromarray(levels).save(tmp_path / "rims.png")
     assert read_ids(tmp_path / "rims.png").tolist() == [[0] * 32 + [1] * 32]
-    # The same values in a palette are ids.
-    indexed = Image.fromarray(levels)
-    indexed.putpalette(list(range(256)) * 3)
+    # As many ids of objects that have an inside are ids.
+    cells = np.kron(levels.reshape(8, 8), np.ones((6, 6))).astype(np.uint8)
+    indexed = Image.fromarray(cells)
+    indexed.putpalette(PALETTE.tobytes())
     indexed.save(tmp_path / "ids.png")
-    assert np.array_equal(read_ids(tmp_path / "ids.png"), levels)
+    assert np.array_equal(read_ids(tmp_path / "ids.png"), cells)
 
 
 def test_one_bit_and_rgb_masks(tmp_path: Path) -> None:
