@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.golden import needs_golden  # noqa: E402
-from tests.golden_stcn import RUNS, state  # noqa: E402
+from tests.support.golden import needs_golden  # noqa: E402
+from tests.support.stcn import RUNS, state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 # They run on a model of one size, which is exported in half the time; the others on any.

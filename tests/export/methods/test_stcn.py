@@ -68,7 +68,7 @@ def test_every_graph_builds_in_tensorrt(
     network: STCN, precision: str, size: tuple[int, int] | None
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from tests.tensorrt import build
+    from tests.support.tensorrt import build
 
     models = export_graphs(network, Options(size=size, precision=precision))
     assert models.keys() == GRAPHS

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests import golden
-from tests.golden import error, needs_golden, needs_shared
-from tests.golden_stcn import state
+from tests.support import golden
+from tests.support.golden import error, needs_golden, needs_shared
+from tests.support.stcn import state
 from tests.train.methods.shared_keys import (
     STAGES,
     alone,

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import error, needs_golden  # noqa: E402
-from tests.golden_stcn import RUNS, state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import error, needs_golden  # noqa: E402
+from tests.support.stcn import RUNS, state  # noqa: E402
 from vos_deploy.models import create, load_model, load_weights  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
 from vos_deploy.models.shared_keys import normalize, others_of, similarity  # noqa: E402

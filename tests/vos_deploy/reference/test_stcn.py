@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests import golden  # noqa: E402
-from tests.golden import needs_golden  # noqa: E402
-from tests.golden_stcn import RUNS, state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.golden import needs_golden  # noqa: E402
+from tests.support.stcn import RUNS, state  # noqa: E402
 from vos_deploy.models import create, load_weights  # noqa: E402
 from vos_deploy.models.padding import crop  # noqa: E402
 from vos_deploy.models.stcn import STCN  # noqa: E402

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests import golden
+from tests.support import golden
 
 
 @dataclass(frozen=True)
