@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .memory import MemoryState
+from .sightings import Sighting
 
 PERCENTILES = (50, 90, 99)
 
@@ -73,6 +74,8 @@ class Report:
     size: (height, width) of the frames.
     masks_given: frames that came with a mask.
     results: what was written -> where.
+    mask_kinds: what the masks were taken for -> how many.
+    sightings: object id -> in which frames it was seen.
     """
 
     model: str
@@ -86,6 +89,8 @@ class Report:
     stages: dict[str, dict[str, float]]
     memory: MemoryState
     results: dict[str, str] = field(default_factory=dict)
+    mask_kinds: dict[str, int] = field(default_factory=dict)
+    sightings: dict[int, Sighting] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
@@ -99,8 +104,10 @@ class Report:
         height, width = self.size
         lines = [
             f"{self.frames} frames of {height}x{width} in {self.seconds:.2f} s: {self.fps:.2f} FPS "
-            f"({self.objects} objects, {self.device}, {self.precision}; without loading the model)",
-            f"masks given for {self.masks_given} of them; the first frame is not in the table",
+            f"({_count(self.objects, 'object')}, {self.device}, {self.precision}; without loading "
+            "the model; the table leaves out the frame that was marked first)",
+            f"{_count(self.masks_given, 'mask')} used{self._kinds()}",
+            *(_seen(object_id, found) for object_id, found in self.sightings.items()),
             "",
             f"{'ms per frame':<14}{'p50':>9}{'p90':>9}{'p99':>9}{'frames':>9}",
         ]
@@ -110,3 +117,16 @@ class Report:
         lines += ["", f"{'memory':<14}{self.memory}"]
         lines += [f"{name:<14}{path}" for name, path in self.results.items()]
         return "\n".join(lines)
+
+    def _kinds(self) -> str:
+        return f", taken for {'; '.join(self.mask_kinds)}" if self.mask_kinds else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _seen(object_id: int, found: Sighting) -> str:
+    """One line on an object: in how many frames it was seen, and when it was last."""
+    lost = "" if found.lost == 0 else f", lost in {found.lost}, last seen in {found.last}"
+    return f"object {object_id}: seen in {found.seen} of {_count(found.frames, 'frame')}{lost}"

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import (
     EXIT_INTERRUPTED,
     make_parser,
@@ -20,14 +23,18 @@ from vos_deploy.commands import (
     run_command,
     setup_logging,
 )
-from vos_deploy.masks import check_mask, object_ids, overlay, read_mask
+from vos_deploy.errors import InputError
+from vos_deploy.files import replacing
+from vos_deploy.results import ResultFolder
 from vos_deploy.video import FrameSource, open_source
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
 from .backends import DEVICES
+from .given_masks import GivenMask, GivenMasks
 from .options import add_method_options, given_options
 from .report import Report, StageTimes
 from .segmenter import UNLIMITED, Segmenter
+from .sightings import Sightings
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     setup_logging()
+    if args.save_frame is not None:
+        return _save_frame(args)
+    if args.mask is None:
+        raise InputError(
+            "give the --mask of the first frame; --save-frame 0 writes that frame, to paint on"
+        )
+    masks = GivenMasks(args.mask, binary=args.binary_mask, objects=args.objects)
+    results = _Results(args.output, not args.no_masks, not args.no_overlay)
+    model = args.model or demonstration_model()
+    results.folder.keep_apart({"--video": args.video, "--mask": args.mask, "--model": model})
     with (
-        open_source(args.video) as source,
+        open_source(args.video, exclude=masks.files) as source,
         Segmenter(
-            args.engine,
+            args.model,
             device=args.device,
             memory_every=args.memory_every,
             memory_frames=args.memory_frames,
@@ -54,35 +71,57 @@ def _main(argv: Sequence[str]) -> int:
             **given_options(args),
         ) as segmenter,
     ):
-        masks = _Masks(args.mask, args.binary_mask, args.objects)
-        results = _Results(args.output, source.fps, not args.no_masks, not args.no_overlay)
+        masks.match(source.names)
+        results.about = {"video": str(args.video), "mask": str(args.mask), "model": str(model)}
         report, interrupted = _follow(segmenter, source, masks, results, args.frames)
     print(json.dumps(report.as_json(), indent=2) if args.json else report)
     return EXIT_INTERRUPTED if interrupted else 0
 
 
+def _save_frame(args: argparse.Namespace) -> int:
+    """Write one frame as a picture, to paint a mask on."""
+    with open_source(args.video) as source:
+        for index, frame in enumerate(source):
+            if index == args.save_frame:
+                path = args.output / f"frame_{source.name(index)}.png"
+                if path.exists():
+                    raise InputError(f"{path} is there already: choose another --output")
+                with replacing(path) as temporary:
+                    Image.fromarray(frame).save(temporary, format="PNG")
+                print(f"wrote {path}: save a mask of the same size, and give it as --mask")
+                print(f"frame {index} is called {source.name(index)} in folders of masks")
+                return 0
+    raise InputError(f"--save-frame {args.save_frame}: {args.video} has {index + 1} frames")
+
+
 def _follow(
     segmenter: Segmenter,
     source: FrameSource,
-    masks: "_Masks",
+    masks: GivenMasks,
     results: "_Results",
     limit: int | None,
 ) -> tuple[Report, bool]:
     """Segment frame by frame; the report, and whether Ctrl-C ended it, as it ends a camera."""
     times = StageTimes()
+    sightings = Sightings()
     frames = 0
-    interrupted = False
+    marked = interrupted = False
     started = asked = perf_counter()
     with results, progress(total=_expected(source, limit)) as bar:
         try:
             for frame in itertools.islice(source, limit):
                 name = source.name(frames)
                 decoded = perf_counter()
-                labels = segmenter.step(frame, *masks.of(name, frame))
+                given = masks.of(frames)
+                labels = _step(segmenter, frame, given)
+                if given is not None and masks.given == 1:
+                    print(f"{given.path}: taken for {given.kind}", file=sys.stderr)
                 segmented = perf_counter()
-                results.write(name, frame, labels)
+                sightings.add(labels, segmenter.objects, name)
+                results.write(source, name, frame, labels)
                 done = perf_counter()
-                if frames:  # the first frame is only marked, and would flatter the others
+                # The first frame with objects is only marked, and would flatter the others.
+                if marked and segmenter.objects:
                     times.add(
                         {
                             "decode": decoded - asked,
@@ -91,6 +130,7 @@ def _follow(
                             "end to end": done - asked,
                         }
                     )
+                marked = marked or bool(segmenter.objects)
                 frames += 1
                 bar.update()
                 asked = perf_counter()
@@ -98,7 +138,10 @@ def _follow(
             if not frames:
                 raise
             interrupted = True
+            results.state = "interrupted"
             logger.warning("interrupted after %d frames", frames)
+        if not interrupted and limit is None:
+            masks.warn_of_unused(frames)
     return (
         Report(
             model=str(segmenter.bundle.path),
@@ -112,75 +155,78 @@ def _follow(
             stages=times.summary(),
             memory=segmenter.memory,
             results=results.paths,
+            mask_kinds=masks.kinds,
+            sightings=sightings.objects,
         ),
         interrupted,
     )
 
 
-class _Masks:
-    """The masks that were given: a PNG for the first frame, or a folder with one per named frame.
-
-    given: how many frames had one so far.
-    """
-
-    def __init__(self, path: Path, binary: bool, objects: list[int] | None) -> None:
-        self.given = 0
-        self._path = path
-        self._binary = binary
-        self._objects = objects
-
-    def of(self, name: str, frame: Frame) -> tuple[Frame | None, list[int] | None]:
-        """The mask of a frame, uint8 [H, W], and the ids in it that count (None: all)."""
-        path = self._path / f"{name}.png" if self._path.is_dir() else self._path
-        if self.given and not (self._path.is_dir() and path.is_file()):
-            return None, None
-        mask = check_mask(
-            read_mask(path), frame.shape[:2], binary=self._binary, name=f"the mask {path}"
-        )
-        objects = self._objects
-        if self.given and objects is not None:  # a later mask need not show all of them
-            present = object_ids(mask)
-            objects = [object_id for object_id in objects if object_id in present]
-            if not objects:
-                return None, None
-        self.given += 1
-        return mask, objects
+def _step(segmenter: Segmenter, frame: Frame, given: GivenMask | None) -> Frame:
+    """The labels of a frame, uint8 [H, W]; nothing is run where there is nothing to follow."""
+    if given is not None and given.objects:
+        try:
+            return segmenter.step(frame, given.labels, given.objects)
+        except InputError as error:
+            raise InputError(f"{given.path}: {error}") from error
+    if given is not None:
+        segmenter.remove(segmenter.objects)
+    if not segmenter.objects:
+        return np.zeros(frame.shape[:2], np.uint8)
+    return segmenter.step(frame)
 
 
 class _Results:
     """The files of a run, complete when the block ends, however it ends.
 
-    paths: what was written -> where.
+    paths: what is written -> where. about: what the record of the run says of it.
     """
 
-    def __init__(self, folder: Path, fps: float, masks: bool, overlay: bool) -> None:
+    def __init__(self, folder: Path, masks: bool, overlay: bool) -> None:
         self.paths: dict[str, str] = {}
-        self._fps = fps
+        self.about: dict[str, Any] = {}
+        self.state = "finished"
         self._masks: MaskFolderWriter | None = None
         self._overlay: VideoWriter | None = None
+        self._started = False
+        self._open = ExitStack()
         if masks:
             self.paths["masks"] = str(folder / "masks")
         if overlay:
             self.paths["overlay"] = str(folder / "overlay.mp4")
+        # Both: what is not written this time must not stay from another run.
+        self.folder = ResultFolder(folder, ("masks", "overlay.mp4") if self.paths else ())
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            if "masks" in self.paths:
-                self._masks = stack.enter_context(MaskFolderWriter(self.paths["masks"]))
-            if "overlay" in self.paths:
-                self._overlay = stack.enter_context(VideoWriter(self.paths["overlay"], self._fps))
-            self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._open.__exit__(*exception)
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        failed = kind is not None
+        try:
+            self._open.__exit__(kind, *rest)
+        except BaseException:
+            failed = True
+            raise
+        finally:
+            self.folder.finish("failed" if failed else self.state)
 
-    def write(self, name: str, frame: Frame, labels: Frame) -> None:
-        """Hand over the labels of a frame, uint8 [H, W]."""
+    def write(self, source: FrameSource, name: str, frame: Frame, labels: Frame) -> None:
+        """Hand over a frame and its labels, uint8 [H, W]."""
+        if not self._started:
+            self._start(source)
         if self._masks is not None:
             self._masks.write(name, labels)
         if self._overlay is not None:
-            self._overlay.write(overlay(frame, labels))
+            self._overlay.write(frame, labels)
+
+    def _start(self, source: FrameSource) -> None:
+        """Only now, with labels in hand, the results of an older run go."""
+        self._started = True
+        self.folder.start(self.about)
+        if "masks" in self.paths:
+            self._masks = self._open.enter_context(MaskFolderWriter(self.paths["masks"]))
+        if "overlay" in self.paths:
+            self._overlay = self._open.enter_context(VideoWriter(self.paths["overlay"], source.fps))
 
 
 def _expected(source: FrameSource, limit: int | None) -> int | None:
@@ -194,14 +240,15 @@ def parser() -> argparse.ArgumentParser:
         "vos-deploy-run",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "
         "indexed PNG per frame and a video with the objects painted in.",
-        "vos-deploy-run --engine stm/ --video in.mp4 --mask first.png --output out/",
+        "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/",
     )
     add = parser.add_argument
     add(
+        "--model",
         "--engine",
         type=Path,
-        help="model folder, or a .plan file built from one by vos-deploy-build; left out: the "
-        "demonstration model that ships",
+        help="model folder, or a .plan file built from one by vos-deploy-build (default: the "
+        "bundled demo model)",
     )
     add(
         "--video",
@@ -211,15 +258,21 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--mask",
         type=Path,
-        required=True,
-        help="PNG of the first frame whose pixel values are object ids; or a folder of such PNGs "
-        "named like the frames, where a later one adds or corrects objects",
+        help="PNG of the first frame whose pixel values are object ids, or that is painted in the "
+        "DAVIS colours; or a folder of such PNGs named like the frames (00000, 00001, ... in a "
+        "video), where a later one adds or corrects objects, and an empty one clears all",
     )
-    add("--binary-mask", action="store_true", help="all that is not 0 in a mask is object 1")
+    add("--binary-mask", action="store_true", help="masks show one object, white on black")
     add("--objects", type=_ids, metavar="ID,ID", help="follow only these ids of the masks")
     add("--output", type=Path, default=Path("out"), help="folder for masks/ and overlay.mp4")
     add("--no-masks", action="store_true", help="write no masks/<frame>.png")
     add("--no-overlay", action="store_true", help="write no overlay.mp4")
+    add(
+        "--save-frame",
+        type=int,
+        metavar="N",
+        help="write frame N (0 is the first) as a picture to paint a mask on, and stop",
+    )
     add("--frames", type=_positive, metavar="N", help="stop after N frames")
     add(
         "--size",
@@ -250,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return number
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -45,25 +45,26 @@ RECONNECT_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 NETWORK_TIMEOUT_MS = 10_000
 
 
-def open_source(spec: str | Path) -> "FrameSource":
+def open_source(spec: str | Path, *, exclude: Iterable[Path] = ()) -> "FrameSource":
     """Open frames by what `spec` names.
 
     Args:
         spec: a video file, a folder of images (in natural order), a camera number such as "0",
-            or an rtsp:// or http:// URL.
+            or an rtsp:// or http:// URL. What exists under this name is a path.
+        exclude: files in a folder that are no frames, such as masks.
 
     Raises:
         InputError: there is nothing to decode there.
     """
     text = str(spec)
-    if text.isdecimal():
-        return _LiveSource(int(text))
-    if "://" in text:
-        return _open_url(text)
     path = Path(spec)
     if path.is_dir():
-        return _FolderSource(path)
+        return _FolderSource(path, exclude)
     if not path.exists():
+        if text.isdecimal():
+            return _LiveSource(int(text))
+        if "://" in text:
+            return _open_url(text)
         raise InputError(
             "expected a video file, a folder of images, a camera number or a stream URL, "
             f"found nothing at {path}: check the path"
@@ -98,6 +99,11 @@ class FrameSource(ABC, Iterator[Frame]):
     @abstractmethod
     def _decode(self) -> Iterator[Frame]:
         """Yield every frame, the first included; runs in the thread."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """What `name` calls every frame, or None if they go by number."""
+        return None
 
     def name(self, index: int) -> str:
         """What to call the result of frame `index`: its file's stem, or its number."""
@@ -164,10 +170,14 @@ class FrameSource(ABC, Iterator[Frame]):
 class _FolderSource(FrameSource):
     """The images of a folder, in natural order: frame 2 comes before frame 10."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = _image_files(folder)
+    def __init__(self, folder: Path, exclude: Iterable[Path] = ()) -> None:
+        self._files = _image_files(folder, exclude)
         size = _read_image(self._files[0]).shape
         super().__init__((size[0], size[1]), DEFAULT_FPS, len(self._files))
+
+    @property
+    def names(self) -> list[str] | None:
+        return [file.stem for file in self._files]
 
     def name(self, index: int) -> str:
         return self._files[index].stem
@@ -315,8 +325,15 @@ def _label(target: Path | str | int) -> str:
     return re.sub(r"://[^/@]*@", "://", str(target))
 
 
-def _image_files(folder: Path) -> list[Path]:
+def _image_files(folder: Path, exclude: Iterable[Path] = ()) -> list[Path]:
     files = entries(folder, IMAGE_SUFFIXES)
+    excluded = {path.resolve() for path in exclude}
+    if excluded and files:
+        files = [path for path in files if path.resolve() not in excluded]
+        if not files:
+            raise InputError(
+                f"every image in {folder} is taken for a mask: keep masks in a folder of their own"
+            )
     if not files:
         raise InputError(
             f"expected a folder of images, found none in {folder}: "

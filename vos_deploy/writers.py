@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.files import replacing
-from vos_deploy.masks import write_mask
+from vos_deploy.masks import overlay, write_mask
 from vos_deploy.queues import POLL_SECONDS, QUEUED_FRAMES, BoundedQueue
 from vos_deploy.video import Frame, open_capture, silence_cv2
 
@@ -116,7 +116,7 @@ class _BackgroundWriter(ABC, Generic[Item]):
             yield item
 
 
-class VideoWriter(_BackgroundWriter[Frame]):
+class VideoWriter(_BackgroundWriter[tuple[Frame, NDArray[np.uint8] | None]]):
     """Writes frames to an MP4 file, which appears under its name when the writer is closed.
 
     An odd last row or column is dropped: MPEG-4 video has even sides. Without a frame there is
@@ -140,8 +140,10 @@ class VideoWriter(_BackgroundWriter[Frame]):
             raise InputError(f"expected a positive number of frames per second, found {fps}")
         super().__init__()
 
-    def write(self, frame: Frame) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB; the array is copied.
+    def write(self, frame: Frame, labels: NDArray[np.uint8] | None = None) -> None:
+        """Add a frame, uint8 [H, W, 3], RGB; the arrays are copied.
+
+        With labels, uint8 [H, W], the objects are painted over it, in the thread.
 
         Raises:
             InputError: another size than the first frame's.
@@ -154,14 +156,15 @@ class VideoWriter(_BackgroundWriter[Frame]):
                 f"expected frames of {expected} like the first one, "
                 f"found {found}: a video has one size"
             )
-        self._submit(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8))
+        self._submit((frame.copy(), None if labels is None else labels.copy()))
 
-    def _consume(self, items: Iterator[Frame]) -> None:
-        first = next(items, None)
+    def _consume(self, items: Iterator[tuple[Frame, NDArray[np.uint8] | None]]) -> None:
+        frames = self._painted(items)
+        first = next(frames, None)
         if first is None:
             return
         with replacing(self._path) as temporary:
-            written, complete = self._encode(temporary, first, items)
+            written, complete = self._encode(temporary, first, frames)
             # cv2 does not report a failed write; it shows in the finished file.
             if written == 0 or _frame_count(temporary) < written:
                 raise VosDeployError(
@@ -172,6 +175,11 @@ class VideoWriter(_BackgroundWriter[Frame]):
                 f"no room left on the disk: {self._path} ends after {written} frames; "
                 "free some space or write elsewhere"
             )
+
+    def _painted(self, items: Iterator[tuple[Frame, NDArray[np.uint8] | None]]) -> Iterator[Frame]:
+        for frame, labels in items:
+            painted = frame if labels is None else overlay(frame, labels)
+            yield np.asarray(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR), np.uint8)
 
     def _encode(self, path: Path, first: Frame, rest: Iterator[Frame]) -> tuple[int, bool]:
         """Write frames as long as there is room; how many, and whether that was all."""

@@ -113,7 +113,7 @@ def test_folder_of_masks_adds_objects_on_the_way(command, tmp_path, capsys):
     assert command("--no-overlay", mask=folder) == 0
     for index, labels in enumerate(written(tmp_path)):
         assert np.array_equal(labels, expected(index, (1, 2) if index >= 3 else (1,)))
-    assert "masks given for 2 of them" in capsys.readouterr().out
+    assert "2 masks used, taken for object ids" in capsys.readouterr().out
 
 
 def test_chosen_objects_of_a_folder_of_masks(command, tmp_path):
@@ -124,10 +124,12 @@ def test_chosen_objects_of_a_folder_of_masks(command, tmp_path):
     assert np.array_equal(written(tmp_path)[5], expected(5, (1,)))
 
 
-def test_folder_without_first_mask(command, tmp_path, capsys):
+def test_folder_without_first_mask_starts_where_an_object_is(command, tmp_path, capsys):
     write_mask(tmp_path / "given" / "f3.png", expected(3, (2,)))
-    assert command(mask=tmp_path / "given") == 2
-    assert "f0.png" in capsys.readouterr().err
+    assert command(mask=tmp_path / "given") == 0
+    for index, labels in enumerate(written(tmp_path)):
+        assert np.array_equal(labels, expected(index, (2,) if index >= 3 else ()))
+    assert "object 2: seen in 3 of 3 frames" in capsys.readouterr().out
 
 
 def test_bad_mask_on_the_way_names_the_file_and_keeps_the_results(command, tmp_path, capsys):
@@ -158,6 +160,8 @@ def test_interrupt_keeps_results_and_reports(command, tmp_path, capsys, monkeypa
     assert "2 frames of 48x64" in captured.out
     assert "interrupted after 2 frames" in captured.err
     assert len(written(tmp_path)) == 2
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(
