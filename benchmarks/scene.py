@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vos_deploy.masks import PALETTE
+from vos_deploy.palette import PALETTE
 
 Image = NDArray[np.uint8]
 

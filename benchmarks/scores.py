@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
-from vos_deploy.masks import VOID
+from vos_deploy.palette import VOID
 
 from .davis import Clip
 from .measures import Statistics, average, contour_accuracy, region_similarity, statistics

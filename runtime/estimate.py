@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vos_deploy.masks import VOID
+from vos_deploy.palette import VOID
 
 
 def blank(size: tuple[int, int]) -> NDArray[np.float32]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
 from vos_deploy.files import entries, natural_key
-from vos_deploy.masks import VOID, object_ids, read_mask_kind
+from vos_deploy.masks import object_ids, read_mask_kind
+from vos_deploy.palette import VOID
 
 logger = logging.getLogger(__name__)
 

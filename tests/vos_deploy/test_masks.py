@@ -5,15 +5,8 @@ import pytest
 from PIL import Image
 
 from vos_deploy.errors import InputError, VosDeployError
-from vos_deploy.masks import (
-    PALETTE,
-    check_mask,
-    object_ids,
-    one_hot,
-    overlay,
-    read_mask,
-    write_mask,
-)
+from vos_deploy.masks import check_mask, object_ids, one_hot, overlay, read_mask, write_mask
+from vos_deploy.palette import PALETTE
 
 SIZE = (24, 32)
 

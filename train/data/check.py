@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vos_deploy.commands import make_parser, progress, run_command
 from vos_deploy.errors import InputError
+from vos_deploy.palette import VOID
 
 from .catalogue import DATA_SETS
 from .coco import draw_masks
-from .files import VOID, BadFile, BadFiles, read_flow, read_pair
+from .files import BadFile, BadFiles, read_flow, read_pair
 from .layouts import Pair, find_pairs, find_videos
 
 EXAMPLE = "python -m vos_deploy.train.data --davis DAVIS --stills ECSSD DUTS-TR --read"

@@ -13,8 +13,9 @@ import numpy as np
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.masks import write_mask
+from vos_deploy.palette import VOID
 
-from .files import VOID, Image
+from .files import Image
 
 SPLIT = "train2017"
 

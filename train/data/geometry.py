@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import VOID, Flow, Image
+from vos_deploy.palette import VOID
+
+from .files import Flow, Image
 
 Rng = np.random.Generator
 Matrix = NDArray[np.float64]

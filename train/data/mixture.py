@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vos_deploy.errors import InputError
+from vos_deploy.palette import VOID
 
 from ..options import Options
-from .files import VOID, BadFile, BadFiles
+from .files import BadFile, BadFiles
 from .layouts import excluding, find_videos
 from .perturb import perturb_mask
 from .sampling import (

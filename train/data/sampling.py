@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
+from vos_deploy.palette import VOID
 
 from ..flow import released_flow
 from ..options import Options
 from ..schedule import Curriculum
 from .colour import Colours, recolour
-from .files import VOID, BadFile, BadFiles, Flow, Image, read_flow, read_ids, read_pair
+from .files import BadFile, BadFiles, Flow, Image, read_flow, read_ids, read_pair
 from .geometry import Rng, bend, compose_flow, move_flow, remap, thin_plate, warp
 from .layouts import Video, find_pairs
 from .recipes import STILLS, VIDEOS, Recipe, find_recipe, place

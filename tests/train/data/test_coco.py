@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vos_deploy.palette import VOID
 from vos_deploy.train.data.check import main
 from vos_deploy.train.data.coco import draw
-from vos_deploy.train.data.files import VOID, BadFiles, read_ids
+from vos_deploy.train.data.files import BadFiles, read_ids
 from vos_deploy.train.data.layouts import find_pairs
 
 LARGE = {"image_id": 7, "area": 60.0, "segmentation": [[1, 1, 8, 1, 8, 8, 1, 8]]}

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from vos_deploy.errors import InputError
-from vos_deploy.train.data.files import VOID, BadFile, BadFiles, write_flow
+from vos_deploy.palette import VOID
+from vos_deploy.train.data.files import BadFile, BadFiles, write_flow
 from vos_deploy.train.data.mixture import video_source
 from vos_deploy.train.data.recipes import STILLS, VIDEOS, place
 from vos_deploy.train.data.sampling import (

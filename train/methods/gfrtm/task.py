@@ -12,8 +12,8 @@ from vos_deploy.errors import InputError
 from vos_deploy.models.gfrtm.decoder import resize, sum_shifted
 from vos_deploy.models.gfrtm.network import GFRTM
 from vos_deploy.models.imagenet import load_imagenet
+from vos_deploy.palette import VOID
 
-from ...data.files import VOID
 from ...losses import margin_mse, mask_bce
 from ...options import Options
 from ...schedule import Step
