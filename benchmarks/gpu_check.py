@@ -249,8 +249,8 @@ class MethodCheck:
 
     def _flat(self, target: Target) -> Outcome:
         with target.segmenter() as (segmenter, backend):
-            memory = getattr(backend, "memory", None)
-            used = None if memory is None else memory.used
+            gpu = getattr(backend, "gpu", None)
+            used = None if gpu is None else gpu.used
             return flatness(segmenter, scene(self.args.size, 1), self.args.long, used)
 
     def _torch_targets(self, precision: str) -> list[Target]:

@@ -15,6 +15,7 @@ from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.commands import progress
 from vos_deploy.methods import find_part
 from vos_deploy.models import Network
+from vos_deploy.onnx_runtime import import_onnxruntime
 
 from .compress import store_half
 from .graph import MethodExport
@@ -86,7 +87,11 @@ def export(
         },
         checkpoint=dict(checkpoint or {}),
         licence=options.licence or method.licence,
-        versions={name: version(name) for name in ("vos_deploy", "torch", "onnx", "onnxruntime")},
+        versions={
+            **{name: version(name) for name in ("vos_deploy", "torch", "onnx")},
+            # The module's own: its distribution is onnxruntime or onnxruntime-gpu.
+            "onnxruntime": import_onnxruntime().__version__,
+        },
     )
     contents = {name: graph.SerializeToString() for name, graph in models.items()}
     return bundle.save(output, contents), all(c.passed for c in comparisons)

@@ -50,6 +50,7 @@ def _main(argv: Sequence[str]) -> int:
         timing_cache=args.timing_cache,
         ranges=args.range,
         fused_read=args.fused_read,
+        tf32=args.tf32,
     )
     _report(saved, perf_counter() - started, args.json)
     return 0
@@ -67,6 +68,7 @@ def build(
     timing_cache: Path | None = None,
     ranges: Sequence[str] = (),
     fused_read: bool = False,
+    tf32: bool = False,
 ) -> Bundle:
     """Build every graph of a model folder and write the plan; returns it.
 
@@ -79,7 +81,9 @@ def build(
         timing_cache: file of measurements that later builds use again; None for the user's cache
             folder.
         ranges: `NAME=MIN,USUAL,MAX` for dimensions or values of inputs.
-        fused_read: one kernel for a read of the memory, which keeps no matrix of scores.
+        fused_read: one kernel for a read of the memory, which keeps no matrix of scores; for models
+            in half precision.
+        tf32: let a model of FP32 multiply in TF32: faster, and good to three digits.
 
     Raises:
         InputError: an argument does not go with the model, or TensorRT is not installed.
@@ -100,7 +104,7 @@ def build(
     onnx = {name: bundle.read(name) for name in bundle.graphs}
     if fused_read:
         _prepare_fused_read(bundle, onnx, module, gpu)
-    builder = EngineBuilder(module, cache, fused_read)
+    builder = EngineBuilder(module, cache, fused_read, tf32)
     graphs = with_sides(bundle.graphs, builder.sides(onnx, bundle.graphs, limits))
     varying = dimension_ranges(limits)
     engines, profiles = {}, {}
@@ -126,6 +130,7 @@ def build(
             memory_frames=limits.memory_frames,
             profiles=profiles,
             fused_read=fused_read,
+            tf32=tf32,
         ),
     )
     return built.save_plan(output, engines)
@@ -183,6 +188,12 @@ def _objects(bundle: Bundle, asked: int | None) -> int:
 def _prepare_fused_read(
     bundle: Bundle, onnx: Mapping[str, bytes], module: Any, gpu: Gpu | None
 ) -> None:
+    if bundle.precision != "fp16":
+        raise InputError(
+            f"the fused read is for models in half precision, and {bundle.path} is "
+            f"{bundle.precision}: in FP32 it is many times slower than the layers it replaces; "
+            "build without --fused-read"
+        )
     plugin.prepare(module, None if gpu is None else gpu.compute_capability)
     for name, content in onnx.items():
         plugin.check_scale(name, content)
@@ -272,8 +283,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--fused-read",
         action="store_true",
-        help="read the memory by one kernel that keeps no matrix of scores; a plugin, not for RTX",
+        help="read the memory by one kernel that keeps no matrix of scores; a plugin, not for RTX; "
+        "for models in half precision",
     )
+    add("--tf32", action="store_true", help="let a model of FP32 multiply in TF32, which is faster")
     add("--verbose", action="store_true", help="show what TensorRT says")
     add("--json", action="store_true", help="print what was built as JSON")
     return parser

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,5 +31,7 @@ class ObjectManager:
 
     def labels(self, slots: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn a map of slots, uint8 [H, W], into a map of object ids, uint8 [H, W]."""
-        table = np.array([0, *self.ids], np.uint8)
-        return table[slots]
+        table = np.zeros(256, np.uint8)
+        table[: 1 + len(self.ids)] = [0, *self.ids]
+        # Several times as fast as table[slots], a millisecond of every large frame.
+        return np.asarray(cv2.LUT(slots, table), np.uint8)

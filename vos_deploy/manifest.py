@@ -54,7 +54,7 @@ class Engines:
     max_objects, memory_frames: the most that the profiles have room for.
     profiles: graph -> input that varies -> what its shape may be; for an input whose value decides
         on shapes, what its values may be.
-    fused_read: reads of the memory are one kernel.
+    fused_read: reads of the memory are one kernel. tf32: FP32 layers may multiply in TF32.
     """
 
     runtime: str
@@ -65,6 +65,7 @@ class Engines:
     memory_frames: int
     profiles: dict[str, dict[str, Profile]]
     fused_read: bool = False
+    tf32: bool = False
 
 
 class Fields:
@@ -136,6 +137,7 @@ def read_engines(top: Fields) -> Engines | None:
         memory_frames=fields.required("memory_frames", int),
         profiles=fields.table("profiles", _read_profiles),
         fused_read=fields.values.get("fused_read") is True,
+        tf32=fields.values.get("tf32") is True,
     )
 
 

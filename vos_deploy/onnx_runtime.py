@@ -25,9 +25,12 @@ def import_onnxruntime() -> Any:
             '[cpu]", or with an NVIDIA GPU: pip install "vos_deploy[gpu]"'
         ) from error
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
-        logger.warning(
+        # Harmless where the one with CUDA won, and to be known where it did not.
+        lost = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+        logger.log(
+            logging.WARNING if lost else logging.INFO,
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files; "
-            "uninstall both, then install one"
+            "uninstall both, then install one",
         )
     return onnxruntime
 

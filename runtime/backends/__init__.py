@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 _BACKENDS = {
     "cpu": ("ort", "OnnxRuntimeBackend"),
     "cuda": ("ort_cuda", "OrtCudaBackend"),
+    "cuda-tf32": ("ort_cuda", "OrtCudaTf32Backend"),
     "tensorrt": ("tensorrt.backend", "TensorRTBackend"),
 }
 

@@ -1,22 +1,22 @@
-"""CUDA by PyCUDA, and CUDA graphs by cuda-python. Both are imported when they are first needed."""
+"""CUDA by PyCUDA, which is imported when it is first needed."""
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from threading import get_ident
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError, VosDeployError
 
+from .cuda_graph import CudaGraph, graph_driver
 from .device import Allocation, CapturedGraph, DeviceArray
-
-logger = logging.getLogger(__name__)
+from .primary_context import PrimaryContext
+from .staging import Staging, page_locked
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,37 @@ def describe_gpu(driver: Any) -> Gpu:
     return Gpu(device.name(), ".".join(map(str, device.compute_capability())))
 
 
+_PRIMARY = PrimaryContext()
+
+
 class CudaDevice:
     """`Device` by PyCUDA: the first GPU, on the primary context, which all CUDA libraries share.
 
-    The context belongs to the thread that made the device: use and close it there.
+    The context is current in the thread that made the device: used anywhere else, it raises
+    InputError.
     """
 
     def __init__(self) -> None:
         self._cuda = import_cuda()
         gpu = describe_gpu(self._cuda)
         self.name, self.compute_capability = gpu.name, gpu.compute_capability
+        self._thread = get_ident()
         _PRIMARY.enter(self._cuda)
+        # A stream that waits for the legacy default stream and the other way round. Not one without
+        # that: ONNX Runtime's fused convolutions clear their output on the legacy stream.
         self._queue = self._cuda.Stream()
         self.stream = int(self._queue.handle)
         self._blocks: dict[int, Any] = {}  # address -> PyCUDA's allocation
         # Also when nobody closes it: PyCUDA aborts a process that ends with a current context.
-        self._close = weakref.finalize(self, _release, self._queue, self._blocks)
+        self._close = weakref.finalize(self, _release, self._queue, self._blocks, self._thread)
         self._unused: list[int] = []  # addresses that the stream may still be using
-        # Page-locked, so that copies run while Python goes on. `_sent` is when the upload buffer
-        # was read to its end.
-        self._outgoing, self._incoming = self._staging(0), self._staging(0)
-        self._sent = self._cuda.Event()
-        self._graphs = _graph_driver()
+        self._events: list[Any] = []  # marks that nobody needs any more
+        self._staging = Staging(self._cuda, self._queue)
+        self._incoming = page_locked(self._cuda, 0)
+        self._graphs = graph_driver()
 
     def allocate(self, nbytes: int) -> Allocation:
+        self._check_thread()
         size = max(nbytes, 1)  # CUDA has no empty allocations
         try:
             block = self._cuda.mem_alloc(size)
@@ -92,19 +99,14 @@ class CudaDevice:
         return allocation
 
     def upload(self, source: NDArray[Any], target: DeviceArray) -> None:
-        if not source.nbytes:
-            return
-        self._sent.synchronize()  # the last upload left the buffer long ago, as a rule
-        if self._outgoing.nbytes < source.nbytes:
-            self._outgoing = self._staging(source.nbytes)
-        staged = self._outgoing[: source.nbytes]
-        np.copyto(staged.view(source.dtype).reshape(source.shape), source)
-        self._cuda.memcpy_htod_async(target.pointer, staged, self._queue)
-        self._sent.record(self._queue)
+        self._check_thread()
+        if source.nbytes:
+            self._staging.send(source, target.pointer)
 
     def download(self, source: DeviceArray) -> NDArray[Any]:
+        self._check_thread()
         if self._incoming.nbytes < source.nbytes:
-            self._incoming = self._staging(source.nbytes)
+            self._incoming = page_locked(self._cuda, source.nbytes)
         staged = self._incoming[: source.nbytes]
         if source.nbytes:
             self._cuda.memcpy_dtoh_async(staged, source.pointer, self._queue)
@@ -112,19 +114,25 @@ class CudaDevice:
         return staged.view(source.dtype).reshape(source.shape).copy()
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
+        self._check_thread()
         if source.nbytes:
             self._cuda.memcpy_dtod_async(target.pointer, source.pointer, source.nbytes, self._queue)
 
     def synchronize(self) -> None:
+        self._check_thread()
         self._queue.synchronize()
         while self._unused:
             self._blocks.pop(self._unused.pop()).free()
 
     def mark(self) -> Any:
-        return self._cuda.Event().record(self._queue)
+        self._check_thread()
+        event = self._events.pop() if self._events else self._cuda.Event()
+        return event.record(self._queue)
 
     def seconds(self, start: Any, end: Any) -> float:
-        return float(end.time_since(start)) / 1000
+        milliseconds = float(end.time_since(start))
+        self._events += [start, end]
+        return milliseconds / 1000
 
     @property
     def records(self) -> bool:
@@ -134,91 +142,34 @@ class CudaDevice:
         return CudaGraph(self._graphs, self.stream, enqueue)
 
     def used(self) -> int:
+        self._check_thread()
         free, total = self._cuda.mem_get_info()
         return int(total - free)
 
     def close(self) -> None:
         """Wait, and free everything, also what callers still hold; once is enough."""
         if self._close.alive:
-            del self._outgoing, self._incoming, self._sent
+            self._check_thread()
+            del self._staging, self._incoming, self._events
         self._close()
 
-    def _staging(self, nbytes: int) -> NDArray[np.uint8]:
-        buffer: NDArray[np.uint8] = self._cuda.pagelocked_empty(max(nbytes, 1), np.uint8)
-        return buffer
+    def _check_thread(self) -> None:
+        if get_ident() != self._thread:
+            raise InputError(
+                "a segmenter on a GPU belongs to the thread that made it, and this is another "
+                "thread: make, use and close it in one"
+            )
 
 
-def _release(queue: Any, blocks: dict[int, Any]) -> None:
-    queue.synchronize()
-    for block in blocks.values():
-        block.free()  # before the context goes
-    blocks.clear()
-    _PRIMARY.leave()
+def _release(queue: Any, blocks: dict[int, Any], thread: int) -> None:
+    def free() -> None:
+        queue.synchronize()
+        for block in blocks.values():
+            block.free()  # while the context is current
+        blocks.clear()
 
-
-class _Primary:
-    """The primary context, current in this thread while a device is open.
-
-    PyCUDA keeps a stack of contexts: pushed once for all devices, it does not matter in which order
-    they are closed.
-    """
-
-    def __init__(self) -> None:
-        self._devices = 0
-        self._context: Any = None
-
-    def enter(self, cuda: Any) -> None:
-        if not self._devices:
-            self._context = cuda.Device(0).retain_primary_context()
-            self._context.push()
-        self._devices += 1
-
-    def leave(self) -> None:
-        self._devices -= 1
-        if not self._devices:
-            self._context.pop()
-            self._context = None  # released with its last reference
-
-
-_PRIMARY = _Primary()
-
-
-def _graph_driver() -> Any:
-    """CUDA's driver API by cuda-python: PyCUDA knows no CUDA graphs. None where it is missing."""
-    try:
-        return import_module("cuda.bindings.driver")
-    except ImportError as error:
-        logger.info("no CUDA graphs, as cuda-python cannot be imported: %s", error)
-        return None
-
-
-class CudaGraph:
-    """A CUDA graph of what `enqueue` puts on a stream. Raises VosDeployError if CUDA refuses."""
-
-    def __init__(self, driver: Any, stream: int, enqueue: Callable[[], None]) -> None:
-        self._driver, self._stream = driver, stream
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._call("cuStreamBeginCapture", stream, mode)
-        try:
-            enqueue()
-        except BaseException:
-            driver.cuStreamEndCapture(stream)  # leave the stream usable, whatever was recorded
-            raise
-        graph = self._call("cuStreamEndCapture", stream)
-        try:
-            self._executable = self._call("cuGraphInstantiate", graph, 0)
-        finally:
-            self._call("cuGraphDestroy", graph)
-
-    def launch(self) -> None:
-        self._call("cuGraphLaunch", self._executable, self._stream)
-
-    def close(self) -> None:
-        """Forget the graph; one that is running ends first."""
-        self._call("cuGraphExecDestroy", self._executable)
-
-    def _call(self, function: str, *arguments: Any) -> Any:
-        error, *results = getattr(self._driver, function)(*arguments)
-        if int(error):
-            raise VosDeployError(f"{function} failed: {error}")
-        return results[0] if results else None
+    if thread == get_ident():
+        free()
+    else:  # nobody closed it, and the garbage collector runs elsewhere
+        _PRIMARY.borrow(free)
+    _PRIMARY.leave(thread)

@@ -89,7 +89,9 @@ class Device(Protocol):
     def mark(self) -> Any:
         """An event on the stream, for `seconds` once the stream has got there."""
 
-    def seconds(self, start: Any, end: Any) -> float: ...
+    def seconds(self, start: Any, end: Any) -> float:
+        """Time between two marks, which are the device's again afterwards."""
+
     def capture(self, enqueue: Callable[[], None]) -> CapturedGraph:
         """What `enqueue` puts on the stream, recorded and not run. Raises VosDeployError if CUDA
         cannot record it."""

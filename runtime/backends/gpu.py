@@ -31,17 +31,17 @@ class GpuBackend(Backend):
     ) -> None:
         """device: where to run; None for the first GPU. `threads` are the CPU's and do nothing."""
         super().__init__(bundle, threads)
-        self.memory = CudaDevice() if device is None else device
+        self.gpu = CudaDevice() if device is None else device
         self._running: list[tuple[str, Any, Any]] = []  # graph, its start and its end
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         kind = np.dtype(dtype)
         nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        return DeviceArray(self.memory.allocate(nbytes), 0, tuple(shape), kind)
+        return DeviceArray(self.gpu.allocate(nbytes), 0, tuple(shape), kind)
 
     def upload(self, source: NDArray[Any], target: Array) -> None:
         target = _checked(source, target)
-        self.memory.upload(source, target)
+        self.gpu.upload(source, target)
         whole = target.nbytes == target.allocation.nbytes
         kept = whole and source.size <= _MOST_VALUES
         target.allocation.host = np.array(source) if kept else None
@@ -49,7 +49,7 @@ class GpuBackend(Backend):
     def download(self, source: Array) -> NDArray[Any]:
         assert isinstance(source, DeviceArray)
         started = perf_counter()
-        host = self.memory.download(source)
+        host = self.gpu.download(source)
         self.waited += perf_counter() - started
         self._settle()
         return host
@@ -57,12 +57,12 @@ class GpuBackend(Backend):
     def copy(self, source: Array, target: Array) -> None:
         assert isinstance(source, DeviceArray)
         target = _checked(source, target)
-        self.memory.copy(source, target)
+        self.gpu.copy(source, target)
         target.allocation.host = None
 
     def close(self) -> None:
         self._running.clear()
-        self.memory.close()
+        self.gpu.close()
 
     def values(self, array: DeviceArray) -> NDArray[Any]:
         """What an array holds, on the host: as it was uploaded, or else downloaded."""
@@ -72,16 +72,16 @@ class GpuBackend(Backend):
         return host.reshape(array.shape)
 
     def _timed(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        start = self.memory.mark()
+        start = self.gpu.mark()
         self._run(graph, inputs, outputs)
-        self._running.append((graph, start, self.memory.mark()))
+        self._running.append((graph, start, self.gpu.mark()))
         for array in outputs.values():
             array.allocation.host = None  # type: ignore[attr-defined]
 
     def _settle(self) -> None:
         """Everything on the stream is done: count the times, and let go of what was in use."""
         for graph, start, end in self._running:
-            seconds = self.memory.seconds(start, end)
+            seconds = self.gpu.seconds(start, end)
             self.timings[graph] = self.timings.get(graph, 0.0) + seconds
         self._running.clear()
 

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU, with every input and output bound to memory the caller owns."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from vos_deploy.errors import ModelError
 from vos_deploy.onnx_runtime import import_onnxruntime
 
 from .base import Array, Backend
+
+logger = logging.getLogger(__name__)
 
 
 class OnnxRuntimeBackend(Backend):
@@ -62,7 +65,9 @@ class OnnxRuntimeBackend(Backend):
 
 def session_options(runtime: Any, threads: int | None) -> Any:
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors; they reach the user as exceptions anyway
+    # Errors reach the user as exceptions anyway. Warnings, such as operators that CUDA leaves to
+    # the CPU, are for whoever asked to be told.
+    options.log_severity_level = 2 if logger.isEnabledFor(logging.INFO) else 3
     options.inter_op_num_threads = 1
     # A plan of allocations per input shape costs a quarter of the memory and saves no time here.
     options.enable_mem_pattern = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,22 @@ def test_manifest_describes_the_model(model: Path) -> None:
     assert bundle.versions["torch"] == torch.__version__
     shapes = {t.name: t.shape for t in bundle.graphs["memory_read"].inputs}
     assert shapes["memory_key"] == ("N", 16)
+
+
+def test_onnxruntime_by_another_name_has_a_version(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where onnxruntime-gpu alone is installed, no distribution is called onnxruntime."""
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr(export_module, "version", version)
+    arguments = ["--method", "stm", "--checkpoint", str(checkpoint), "--output"]
+    assert main([*arguments, str(tmp_path / "stm")]) == 0
+    assert Bundle.load(tmp_path / "stm").versions["onnxruntime"] == onnxruntime.__version__
 
 
 def test_graphs_are_self_contained_and_name_no_machine(model: Path) -> None:

@@ -123,7 +123,7 @@ class TestGpuAndCache:
         caches = []
 
         class Builder:
-            def __init__(self, module: Any, timing_cache: Path | None, fused_read: bool) -> None:
+            def __init__(self, module: Any, timing_cache: Path | None, *flags: bool) -> None:
                 caches.append(timing_cache)
 
             def sides(self, *arguments: Any) -> dict[str, int]:
@@ -138,8 +138,8 @@ class TestGpuAndCache:
         monkeypatch.setattr(build_module, "describe_gpu", lambda driver: Gpu("NVIDIA L4", "8.9"))
         monkeypatch.setattr(build_module, "EngineBuilder", Builder)
 
-        def run(**options: Any) -> Any:
-            bundle = Bundle.load(one_of())
+        def run(precision: str = "fp32", **options: Any) -> Any:
+            bundle = Bundle.load(one_of(precision=precision))
             return build(bundle, tmp_path / "out.plan", size=(32, 48), **options), caches[-1]
 
         return run
@@ -178,11 +178,21 @@ class TestGpuAndCache:
             build_module.plugin, "prepare", lambda module, gpu: prepared.append(gpu)
         )
         with pytest.raises(InputError, match=r"no read of the memory that can be fused"):
-            built(fused_read=True)
+            built("fp16", fused_read=True)
         monkeypatch.setattr(build_module.plugin, "reads", lambda content: ["a read"])
         monkeypatch.setattr(build_module.plugin, "check_scale", lambda name, content: None)
-        plan, _ = built(fused_read=True)
+        plan, _ = built("fp16", fused_read=True)
         assert prepared == ["8.9", "8.9"]
         assert Bundle.load(plan.path).engine.fused_read
         assert rebuild_command(plan).endswith("--memory-frames 20 --fused-read")
         assert not built()[0].engine.fused_read
+
+    def test_fused_read_in_full_precision(self, built):
+        with pytest.raises(InputError, match=r"for models in half precision, and .* is fp32"):
+            built(fused_read=True)
+
+    def test_tf32_is_asked_for_by_name(self, built):
+        plan, _ = built(tf32=True)
+        assert Bundle.load(plan.path).engine.tf32
+        assert rebuild_command(plan).endswith("--memory-frames 20 --tf32")
+        assert not built()[0].engine.tf32

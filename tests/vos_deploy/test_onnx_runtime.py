@@ -5,6 +5,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError
 
+import onnxruntime
 import pytest
 
 from vos_deploy import onnx_runtime
@@ -34,14 +35,19 @@ def test_telemetry_is_off_unless_asked_for(monkeypatch, fresh_import, before, af
     assert os.environ["ORT_DISABLE_TELEMETRY"] == after
 
 
-@pytest.mark.parametrize("both", [True, False])
-def test_two_distributions_of_one_module(monkeypatch, caplog, fresh_import, both):
+@pytest.mark.parametrize(
+    ("both", "cuda", "level"),
+    [(True, False, "WARNING"), (True, True, "INFO"), (False, False, None)],
+)
+def test_two_distributions_of_one_module(monkeypatch, caplog, fresh_import, both, cuda, level):
     def distribution(name):
         if name == "onnxruntime-gpu" and not both:
             raise PackageNotFoundError(name)
 
+    offered = ["CUDAExecutionProvider"] * cuda + ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
     monkeypatch.setattr(onnx_runtime, "distribution", distribution)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "vos_deploy"):
         onnx_runtime.import_onnxruntime()
         onnx_runtime.import_onnxruntime()
-    assert len(caplog.records) == both
+    assert [record.levelname for record in caplog.records] == [level] * (level is not None)

@@ -30,6 +30,9 @@ class IProgressMonitor:
 class NetworkDefinitionCreationFlag(Enum):
     STRONGLY_TYPED = 0
 
+class BuilderFlag(Enum):
+    TF32 = 0
+
 class MemoryPoolType(Enum):
     WORKSPACE = 0
 
@@ -83,6 +86,7 @@ class ITimingCache:
 class IBuilderConfig:
     progress_monitor: IProgressMonitor | None
     max_aux_streams: int
+    def clear_flag(self, flag: BuilderFlag) -> None: ...
     def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None: ...
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int: ...
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None: ...
@@ -119,6 +123,25 @@ class IExecutionContext:
     def infer_shapes(self) -> list[str]: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
 
+class CudaGraphStrategy(Enum):  # tensorrt_rtx only, with the next three
+    WHOLE_GRAPH_CAPTURE = 0
+
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    EAGER = 0
+
+class IRuntimeCache:
+    def serialize(self) -> IHostMemory: ...
+    def deserialize(self, blob: bytes) -> bool: ...
+
+class IRuntimeConfig:
+    cuda_graph_strategy: CudaGraphStrategy
+    dynamic_shapes_kernel_specialization_strategy: DynamicShapesKernelSpecializationStrategy
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None: ...
+    def create_runtime_cache(self) -> IRuntimeCache: ...
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool: ...
+
 class ICudaEngine:
     num_io_tensors: int
     device_memory_size_v2: int  # device_memory_size where that is missing
@@ -129,8 +152,9 @@ class ICudaEngine:
     def get_tensor_location(self, name: str) -> TensorLocation: ...
     def is_shape_inference_io(self, name: str) -> bool: ...
     def create_execution_context(
-        self, strategy: ExecutionContextAllocationStrategy
+        self, strategy: ExecutionContextAllocationStrategy | IRuntimeConfig
     ) -> IExecutionContext | None: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...  # tensorrt_rtx
 
 class Runtime:
     def __init__(self, logger: ILogger) -> None: ...

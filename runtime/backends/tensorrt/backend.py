@@ -16,6 +16,7 @@ from ..gpu import GpuBackend
 from .calls import Call, Calls
 from .compatibility import check, engines_of, rebuild_command
 from .library import Log, import_runtime
+from .rtx import RuntimeCache, compiles_just_in_time
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -25,7 +26,7 @@ ALIGNMENT = 256
 
 
 class TensorRTBackend(GpuBackend):
-    """Engines read inputs and write outputs where they lie, and share one working memory."""
+    """Engines read inputs and write whole arrays where they lie, and share one working memory."""
 
     device = "tensorrt"
 
@@ -45,13 +46,12 @@ class TensorRTBackend(GpuBackend):
         self._module = import_runtime(engine.runtime) if module is None else module
         super().__init__(bundle, threads, device)
         self._calls: dict[str, Calls] = {}
-        self._aligned: dict[tuple[str, str], DeviceArray] = {}
+        self._spare: dict[tuple[str, str], DeviceArray] = {}
         self._host_inputs: dict[str, set[str]] = {}
         self._runtime: trt.Runtime | None = None
+        self._compiled = RuntimeCache(self._module) if compiles_just_in_time(self._module) else None
         try:
-            check(
-                bundle, self._module.__version__, self.memory.name, self.memory.compute_capability
-            )
+            check(bundle, self._module.__version__, self.gpu.name, self.gpu.compute_capability)
             self._load()
         except BaseException:
             self.close()
@@ -59,12 +59,14 @@ class TensorRTBackend(GpuBackend):
 
     def close(self) -> None:
         if self._calls:
-            self.memory.synchronize()
+            self.gpu.synchronize()
         for calls in self._calls.values():
             calls.close()
+        if self._calls and self._compiled is not None:
+            self._compiled.save()
         # Contexts before engines before the runtime before the memory they use.
         self._calls.clear()
-        self._aligned.clear()
+        self._spare.clear()
         self._runtime = None
         super().close()
 
@@ -72,10 +74,14 @@ class TensorRTBackend(GpuBackend):
         self._log = Log(self._module)
         self._runtime = self._module.Runtime(self._log.native)
         engines = {name: self._engine(name) for name in self.bundle.graphs}
-        scratch = self.memory.allocate(max(map(_working_memory, engines.values())))
+        scratch = self.gpu.allocate(max(map(_working_memory, engines.values())))
         for name, engine in engines.items():
             self._host_inputs[name] = self._interface(name, engine)
-            self._calls[name] = Calls(name, engine, self._module, self.memory, scratch, self._log)
+            settings = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
+            if self._compiled is not None:
+                settings = self._compiled.settings(engine)
+            records = self.gpu.records and self._compiled is None
+            self._calls[name] = Calls(name, engine, settings, self.gpu, scratch, self._log, records)
 
     def _engine(self, graph: str) -> trt.ICudaEngine:
         assert self._runtime is not None
@@ -121,20 +127,22 @@ class TensorRTBackend(GpuBackend):
                 self._check_profile(graph, name, values[-1][1])
                 continue
             self._check_profile(graph, name, array.shape)
-            placed = self._placed(graph, name, array)
+            placed = array if _is_aligned(array) else self._room(graph, name, array)
             if placed is not array:
-                self.memory.copy(array, placed)
+                self.gpu.copy(array, placed)
             addresses.append((name, placed.pointer))
         for name, array in outputs.items():
             assert isinstance(array, DeviceArray)
-            placed = self._placed(graph, name, array)
+            # The slots of a bank would be a recording each: one fixed place, and a copy, are not.
+            whole = array.nbytes == array.allocation.nbytes
+            placed = array if whole and _is_aligned(array) else self._room(graph, name, array)
             if placed is not array:
                 misplaced.append((placed, array))
             addresses.append((name, placed.pointer))
         room = {name: array.shape for name, array in outputs.items()}
         self._calls[graph].run(Call(tuple(shapes), tuple(addresses), tuple(values)), room)
         for placed, array in misplaced:
-            self.memory.copy(placed, array)
+            self.gpu.copy(placed, array)
 
     def _check_profile(self, graph: str, name: str, found: tuple[int, ...]) -> None:
         profile = engines_of(self.bundle).profiles.get(graph, {}).get(name)
@@ -148,20 +156,22 @@ class TensorRTBackend(GpuBackend):
                 f"{rebuild_command(self.bundle)}"
             )
 
-    def _placed(self, graph: str, name: str, array: DeviceArray) -> DeviceArray:
-        """The array itself if it lies where TensorRT takes it, or one of its size that does."""
-        if array.pointer % ALIGNMENT == 0:
-            return array
-        spare = self._aligned.get((graph, name))
+    def _room(self, graph: str, name: str, array: DeviceArray) -> DeviceArray:
+        """A place of the size of an array, the same for a tensor in every call."""
+        spare = self._spare.get((graph, name))
         if spare is None or spare.nbytes < array.nbytes:
             spare = self.empty((array.nbytes,), np.uint8)
-            self._aligned[graph, name] = spare
+            self._spare[graph, name] = spare
         return DeviceArray(spare.allocation, 0, array.shape, array.dtype)
 
     def _settle(self) -> None:
         super()._settle()
         for calls in self._calls.values():
             calls.settle()
+
+
+def _is_aligned(array: DeviceArray) -> bool:
+    return array.pointer % ALIGNMENT == 0
 
 
 def _working_memory(engine: trt.ICudaEngine) -> int:

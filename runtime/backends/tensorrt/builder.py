@@ -43,15 +43,21 @@ class EngineBuilder:
     """Builds one engine after the other with one TensorRT module and one timing cache."""
 
     def __init__(
-        self, module: Any, timing_cache: Path | None = None, fused_read: bool = False
+        self,
+        module: Any,
+        timing_cache: Path | None = None,
+        fused_read: bool = False,
+        tf32: bool = False,
     ) -> None:
         """timing_cache: what is measured goes into this file, for the next build; None for none.
         fused_read: the plugin is registered, and has to take the place of every read it is for.
+        tf32: let layers of FP32 multiply in TF32, which keeps 10 bits of 23. TensorRT's own default
+            is that they may.
 
         TensorRT for RTX measures nothing when it builds, and takes no timing cache.
         """
         self._module = module
-        self._fused_read = fused_read
+        self._fused_read, self._tf32 = fused_read, tf32
         self._cache = timing_cache
         self._log = Log(module)
         self._builder: trt.Builder = module.Builder(self._log.native)
@@ -98,6 +104,8 @@ class EngineBuilder:
         config.set_memory_pool_limit(self._module.MemoryPoolType.WORKSPACE, WORKSPACE)
         if hasattr(config, "max_aux_streams"):
             config.max_aux_streams = 0  # one stream: what CUDA graphs and little memory want
+        if not self._tf32:
+            config.clear_flag(self._module.BuilderFlag.TF32)
         config.add_optimization_profile(profile)
         self._load_cache(config)
         with monitor(self._module, config, name) as watch:

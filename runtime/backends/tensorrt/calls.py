@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,11 @@ from .library import Log
 if TYPE_CHECKING:
     import tensorrt as trt
 
+    Settings = trt.ExecutionContextAllocationStrategy | trt.IRuntimeConfig
+
 logger = logging.getLogger(__name__)
 
-# How many different calls of one graph are remembered: two images that take turns, times the slots
-# of a bank that does the same.
+# How many different calls of one graph are remembered.
 MOST_CALLS = 64
 # A call is worth a CUDA graph once it came this often. While a bank fills, a call comes as often
 # as frames are memorised, which is 5 where nothing else is said, and never again.
@@ -42,15 +43,22 @@ class Call:
     values: tuple[tuple[str, tuple[int, ...]], ...]
 
 
+NOTHING = Call((), (), ())
+
+
 class Context:
     """An execution context of an engine. Its working memory is lent, and shared with others: what
     is on one stream never runs at the same time."""
 
     def __init__(
-        self, graph: str, engine: trt.ICudaEngine, module: Any, scratch: Allocation, log: Log
+        self,
+        graph: str,
+        engine: trt.ICudaEngine,
+        settings: Settings,
+        scratch: Allocation,
+        log: Log,
     ) -> None:
-        strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = engine.create_execution_context(strategy)
+        context = engine.create_execution_context(settings)
         if context is None:
             raise VosDeployError(f"TensorRT cannot run the graph {graph!r}: {log.drain()}")
         if hasattr(context, "set_device_memory"):
@@ -58,7 +66,7 @@ class Context:
         else:
             context.device_memory = scratch.pointer
         self._graph, self._native, self._log = graph, context, log
-        self._call = Call((), (), ())
+        self._call = NOTHING
         self._outputs: Mapping[str, tuple[int, ...]] = {}
         self._values: dict[str, NDArray[np.int64]] = {}  # kept alive: the context reads them
 
@@ -67,17 +75,18 @@ class Context:
 
         Raises ModelError if the shapes do not fit the engine.
         """
+        before, self._call = self._call, NOTHING  # until all is set, nothing is known to be
         new = (call.shapes, call.values, outputs)
-        reshaped = new != (self._call.shapes, self._call.values, self._outputs)
-        for name, shape in _changed(call.shapes, self._call.shapes):
+        reshaped = new != (before.shapes, before.values, self._outputs)
+        for name, shape in _changed(call.shapes, before.shapes):
             if not self._native.set_input_shape(name, shape):
                 self._refuse(f"input {name!r} of shape {list(shape)}")
-        for name, values in _changed(call.values, self._call.values):
+        for name, values in _changed(call.values, before.values):
             # A new array: the context may still be reading the old one.
             self._values[name] = np.array(values, np.int64)
             if not self._native.set_tensor_address(name, self._values[name].ctypes.data):
                 self._refuse(f"the values {list(values)} of {name!r}")
-        for name, address in _changed(call.addresses, self._call.addresses):
+        for name, address in _changed(call.addresses, before.addresses):
             if not self._native.set_tensor_address(name, address):
                 self._refuse(f"the address of {name!r}")
         if reshaped:
@@ -96,13 +105,13 @@ class Context:
         for name, shape in outputs.items():
             found = tuple(self._native.get_tensor_shape(name))
             if found != shape:
+                said = self._log.drain("")
                 raise ModelError(
                     f"output {name!r} of graph {self._graph!r} is {list(found)}, and there is room "
-                    f"for {list(shape)}"
+                    f"for {list(shape)}{said and f' ({said})'}"
                 )
 
-    def _refuse(self, what: str) -> None:
-        self._call = Call((), (), ())  # half set: set everything next time
+    def _refuse(self, what: str) -> NoReturn:
         raise ModelError(f"the engine of {self._graph!r} refuses {what}: {self._log.drain()}")
 
 
@@ -129,6 +138,8 @@ class _Known:
 class Calls:
     """Runs the calls of one graph on one stream.
 
+    records: whether to record calls that repeat; not where the engine does so by itself.
+
     Calls go through one execution context. One that keeps coming gets a context of its own and is
     recorded there: TensorRT forbids changing a context that was recorded. A recording stands for
     exactly one `Call`, so what is replayed is what was asked for.
@@ -138,19 +149,20 @@ class Calls:
         self,
         graph: str,
         engine: trt.ICudaEngine,
-        module: Any,
+        settings: Settings,
         device: Device,
         scratch: Allocation,
         log: Log,
+        records: bool,
     ) -> None:
-        self._graph, self._device, self._log = graph, device, log
+        self._graph, self._device = graph, device
         self._new_context: Callable[[], Context] = lambda: Context(
-            graph, engine, module, scratch, log
+            graph, engine, settings, scratch, log
         )
         self._context = self._new_context()
         self._known: OrderedDict[Call, _Known] = OrderedDict()
         self._retired: list[_Known] = []
-        self._records = device.records
+        self._records = records
 
     def run(self, call: Call, outputs: Mapping[str, tuple[int, ...]]) -> None:
         """Put a call on the stream. outputs: the shapes that there is room for, by name."""

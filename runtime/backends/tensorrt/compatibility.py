@@ -24,7 +24,7 @@ def rebuild_command(bundle: Bundle) -> str:
     if bundle.size is not None:
         options.append("--size {}x{}".format(*bundle.size))
     options += [f"--max-objects {engine.max_objects}", f"--memory-frames {engine.memory_frames}"]
-    options += ["--fused-read"] * engine.fused_read
+    options += ["--fused-read"] * engine.fused_read + ["--tf32"] * engine.tf32
     return build_command(bundle.path, *options)
 
 

@@ -78,12 +78,12 @@ def _plugin(
     ) -> Any:
         queries, channels = query_key.shape_expr[0], memory_key.shape_expr[1]
         tokens, width = memory_value.shape_expr
-        dtype = _dtype(query_key, memory_key, memory_value)
+        _check_half(query_key, memory_key, memory_value)
         aligned = width.is_constant and width.constant_value() % 16 == 0
         # Not at the top: Triton is heavy, and only this needs it.
         from .fused_kernel import compile_read
 
-        kernel = compile_read(dtype, channels.constant_value(), distance, capability, aligned)
+        kernel = compile_read(channels.constant_value(), distance, capability, aligned)
         launch = plugin.KernelLaunchParams(
             grid_x=plugin.cdiv(queries, kernel.blocks.queries),
             grid_y=plugin.cdiv(width, kernel.blocks.values),
@@ -104,12 +104,12 @@ def _plugin(
     return describe, implement
 
 
-def _dtype(*tensors: Any) -> str:
+def _check_half(*tensors: Any) -> None:
     names = {tensor.dtype.name for tensor in tensors}
-    known = {"FLOAT": "fp32", "HALF": "fp16"}
-    if len(names) != 1 or not names <= known.keys():
-        raise ModelError(f"the fused read takes keys and values of one type, and found {names}")
-    return known[names.pop()]
+    if names != {"HALF"}:
+        raise ModelError(
+            f"the fused read takes keys and values in half precision, and found {sorted(names)}"
+        )
 
 
 def reads(content: bytes) -> list[Any]:

@@ -55,11 +55,11 @@ class Log:
         # Errors reach the user in an exception, with what to do; here they are for the curious.
         logger.log(logging.INFO if level <= _WARNING else logging.DEBUG, "TensorRT: %s", message)
 
-    def drain(self) -> str:
+    def drain(self, otherwise: str = "TensorRT gave no reason") -> str:
         """The errors since the last call, in one line; the last ones, as the first cause them."""
         text = "; ".join(" ".join(error.split()) for error in self.errors[-5:])
         self.errors.clear()
-        return text or "TensorRT gave no reason"
+        return text or otherwise
 
 
 # Severities as TensorRT numbers them.

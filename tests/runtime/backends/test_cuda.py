@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +15,10 @@ import pytest
 
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.runtime.backends import cuda as cuda_module
-from vos_deploy.runtime.backends.cuda import CudaDevice, CudaGraph, import_cuda
+from vos_deploy.runtime.backends.cuda import CudaDevice, import_cuda
+from vos_deploy.runtime.backends.cuda_graph import CudaGraph
 from vos_deploy.runtime.backends.device import DeviceArray
+from vos_deploy.runtime.backends.primary_context import PrimaryContext
 
 MiB = 2**20
 
@@ -49,6 +54,9 @@ class Driver(SimpleNamespace):
             def pop(self) -> None:
                 log.append("pop")
 
+            def detach(self) -> None:
+                log.append("detach")
+
         class Stream:
             handle = 55
 
@@ -57,13 +65,18 @@ class Driver(SimpleNamespace):
                 catch_up()
 
         class Event:
+            def __init__(self) -> None:
+                log.append("event")
+                self.waits_for: list[Any] = []
+
             def record(self, stream: Any) -> Any:
-                log.append("record")
+                self.waits_for = pending[-1:]
                 return self
 
             def synchronize(self) -> None:
-                log.append("wait for the upload")
-                catch_up()
+                if any(work in pending for work in self.waits_for):
+                    log.append("wait for the upload")
+                    catch_up()
 
             def time_since(self, start: Any) -> float:
                 return 2.5
@@ -129,6 +142,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     driver = Driver()
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)  # type: ignore[arg-type]
+    monkeypatch.setattr(cuda_module, "_PRIMARY", PrimaryContext())  # as in a new process
     return driver
 
 
@@ -148,8 +162,43 @@ def test_up_across_and_down(driver):
     device.upload(host[:1, ::-1], target[2].reshape((1, 4)))
     assert driver.pending
     np.testing.assert_array_equal(device.download(source), host)
-    # An upload waits until the last one has left the page-locked memory.
-    assert driver.pycuda_log.count("wait for the upload") == 2
+    device.close()
+
+
+def test_uploads_do_not_wait_for_each_other(driver):
+    device = CudaDevice()
+    arrays = [new(device, (100,)) for _ in range(24)]
+    for value, array in enumerate(arrays):
+        device.upload(np.full(100, value, np.float32), array)
+    large = [new(device, (100, 1000)) for _ in range(2)]
+    for array in large:
+        device.upload(np.ones((100, 1000), np.float32), array)
+    assert "wait for the upload" not in driver.pycuda_log
+    for value, array in enumerate(arrays):
+        assert (device.download(array) == value).all()
+    device.close()
+
+
+@pytest.mark.parametrize(("shape", "slots"), [((100,), 32), ((100, 1000), 2)])
+def test_slot_is_used_again_when_its_upload_is_done(driver, shape, slots):
+    device = CudaDevice()
+    arrays = [new(device, shape) for _ in range(slots + 1)]
+    for value, array in enumerate(arrays):
+        device.upload(np.full(shape, value, np.float32), array)
+    assert driver.pycuda_log.count("wait for the upload") == 1
+    for value, array in enumerate(arrays):
+        assert (device.download(array) == value).all()
+    device.close()
+
+
+def test_marks_are_used_again(driver):
+    device = CudaDevice()
+    made = driver.pycuda_log.count("event")
+    for _ in range(5):
+        marks = [device.mark(), device.mark()]
+        device.synchronize()
+        device.seconds(*marks)
+    assert driver.pycuda_log.count("event") == made + 2
     device.close()
 
 
@@ -208,6 +257,56 @@ def test_devices_share_the_context_and_close_in_any_order(driver):
         assert driver.pycuda_log.count(step) == 1
 
 
+def test_context_outlives_the_devices(driver):
+    """What ONNX Runtime still holds in it can be freed after a segmenter was closed."""
+    for _ in range(3):
+        CudaDevice().close()
+    assert driver.pycuda_log.count("retain") == 1
+    assert driver.pycuda_log.count("push") == driver.pycuda_log.count("pop") == 3
+    assert "detach" not in driver.pycuda_log
+    primary = PrimaryContext()
+    primary.enter(driver)
+    primary.leave(get_ident())
+    del primary  # as when the process ends
+    gc.collect()
+    assert driver.pycuda_log[-2:] == ["push", "detach"]
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """What `work` returns in another thread, or raises there."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_another_thread_is_refused(driver):
+    device = CudaDevice()
+    array = new(device, (2,))
+    for work in (
+        lambda: device.upload(np.ones(2, np.float32), array),
+        lambda: device.download(array),
+        lambda: device.copy(array, array),
+        lambda: device.allocate(4),
+        device.mark,
+        device.used,
+        device.close,
+    ):
+        with pytest.raises(InputError, match="belongs to the thread that made it"):
+            elsewhere(work)
+    device.close()
+    elsewhere(lambda: CudaDevice().close())  # one of its own is fine
+    assert driver.pycuda_log.count("push") == driver.pycuda_log.count("pop") == 2
+
+
+def test_device_that_is_collected_in_another_thread(driver):
+    held = [CudaDevice()]
+    new(held[0], (2,))
+    elsewhere(held.clear)
+    elsewhere(gc.collect)
+    assert not driver.memory
+    CudaDevice().close()
+    assert driver.pycuda_log.count("push") == driver.pycuda_log.count("pop")
+
+
 def test_device_that_nobody_closes(driver):
     new(CudaDevice(), (2,))
     gc.collect()
@@ -259,7 +358,7 @@ class Graphs:
 
 def test_graphs_are_recorded_and_launched(driver, monkeypatch):
     graphs = Graphs()
-    monkeypatch.setattr(cuda_module, "_graph_driver", lambda: graphs)
+    monkeypatch.setattr(cuda_module, "graph_driver", lambda: graphs)
     device = CudaDevice()
     assert device.records
     recorded = device.capture(lambda: graphs.log.append("work"))

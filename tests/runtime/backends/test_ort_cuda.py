@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from tests.support.fakes import FakeDevice
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime import backends
-from vos_deploy.runtime.backends import cuda, ort_cuda
+from vos_deploy.runtime.backends import cuda, ort, ort_cuda
 from vos_deploy.runtime.backends.device import DeviceArray
 from vos_deploy.runtime.backends.ort_cuda import OrtCudaBackend
 from vos_deploy.runtime.segmenter import Segmenter
@@ -35,8 +37,117 @@ class OnCpu(OrtCudaBackend):
     place = "cpu"
 
     def _provider_options(self) -> dict[str, str]:
-        assert super()._provider_options() == {"device_id": "0", "user_compute_stream": "77"}
+        asked = super()._provider_options()
+        assert (asked["device_id"], asked["user_compute_stream"]) == ("0", "77")
         return {}
+
+
+class Sessions(OnCpu):
+    """Writes down which runs wait for the GPU, and whether what they run on is still there."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.runs: list[tuple[str, bool]] = []
+        super().__init__(*arguments)
+
+    def _session(self, runtime: Any, graph: str) -> Any:
+        session = super()._session(runtime, graph)
+
+        class Session:
+            get_providers, io_binding = session.get_providers, session.io_binding
+
+            @staticmethod
+            def run_with_iobinding(binding: Any, options: Any) -> None:
+                self.runs.append((graph, options is self._waiting))
+                assert not self.gpu.closed
+                for array in self._bound[graph]:
+                    assert array.pointer in self.gpu._blocks
+                session.run_with_iobinding(binding, options)
+
+        return Session
+
+
+class TestHostMemoryOfOperators:
+    """ONNX Runtime gives it back in runs that wait for the GPU, and must not be left with any when
+    a session goes: https://github.com/microsoft/onnxruntime, cuda_stream_handle.cc."""
+
+    def read(self, backend: OrtCudaBackend, times: int) -> None:
+        arrays = {
+            "query_key": backend.empty((6, 4), np.float32),
+            "memory_key": backend.empty((12, 4), np.float32),
+            "memory_value": backend.empty((12, 2), np.float32),
+        }
+        readout = backend.empty((6, 2), np.float32)
+        for _ in range(times):
+            backend.run("memory_read", arrays, {"readout": readout})
+
+    def test_a_session_goes_with_none(self, make_model):
+        with Sessions(Bundle.load(make_model()), 1, Prompt()) as backend:
+            self.read(backend, 3)
+            assert backend.runs == [("memory_read", False)] * 3
+        # What the caller dropped was kept for it.
+        assert backend.runs[3:] == [("memory_read", True)]
+
+    def test_now_and_then_in_a_long_video(self, make_model, monkeypatch):
+        monkeypatch.setattr(ort_cuda, "SETTLE_EVERY", 4)
+        with Sessions(Bundle.load(make_model()), 1, Prompt()) as backend:
+            self.read(backend, 8)
+        # Nothing is left to give back at the end.
+        assert [waits for _, waits in backend.runs] == [False, False, False, True] * 2
+
+    def test_a_last_run_that_fails_does_not_keep_it_open(self, make_model, caplog):
+        gpu = Prompt()
+        backend = Sessions(Bundle.load(make_model()), 1, gpu)
+        self.read(backend, 1)
+
+        def fails(binding: Any, options: Any) -> None:
+            raise RuntimeError("CUDA failure 700")
+
+        backend._sessions["memory_read"].run_with_iobinding = fails
+        with caplog.at_level(logging.INFO, "vos_deploy"):
+            backend.close()
+        assert gpu.closed and "did not run a last time: CUDA failure 700" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "tf32"),
+    [("cuda", "fp32", "0"), ("cuda-tf32", "fp32", "1"), ("cuda", "fp16", None)],
+)
+def test_tf32_only_by_name(make_model, monkeypatch, device, precision, tf32):
+    """And FP16 models keep ONNX Runtime's default: without it they lose the tensor cores."""
+    asked = []
+    monkeypatch.setattr(ort_cuda.GpuBackend, "__init__", on_fake)
+    monkeypatch.setattr(OrtCudaBackend, "provider", "CPUExecutionProvider")
+
+    def session(self: Any, runtime: Any, graph: str) -> Any:
+        asked.append(self._provider_options().get("use_tf32"))
+        return SimpleNamespace(io_binding=lambda: None)
+
+    monkeypatch.setattr(OrtCudaBackend, "_session", session)
+    bundle = Bundle.load(make_model(precision=precision))
+    with backends.create(bundle, device) as backend:
+        assert backend.device == device
+    assert set(asked) == {tf32}
+
+
+def on_fake(self: Any, bundle: Bundle, threads: int | None, device: Any) -> None:
+    self.bundle, self.threads, self.gpu, self._running = bundle, threads, Prompt(), []
+
+
+class TestWhatIsSaid:
+    def test_missing_libraries_do_not_reach_stdout(self, make_model, monkeypatch, capsys, caplog):
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas"))
+        with (
+            caplog.at_level(logging.INFO, "vos_deploy"),
+            OnCpu(Bundle.load(make_model()), 1, Prompt()),
+        ):
+            pass
+        assert capsys.readouterr().out == ""
+        assert "Failed to load libcublas" in caplog.text
+
+    @pytest.mark.parametrize(("level", "severity"), [(logging.WARNING, 3), (logging.INFO, 2)])
+    def test_fallbacks_are_for_those_who_ask(self, caplog, level, severity):
+        with caplog.at_level(level, "vos_deploy"):
+            assert ort.session_options(onnxruntime, None).log_severity_level == severity
 
 
 @pytest.mark.parametrize("every", [1, 5])

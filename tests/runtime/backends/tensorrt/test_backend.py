@@ -102,6 +102,20 @@ def test_memory_stays_flat(make_plan, machine):
         assert contexts[-1] == contexts[150]
 
 
+def test_slots_of_a_bank_are_no_recordings_of_their_own(make_plan, machine):
+    """One object, whose memory encoder could write straight into six slots: two images that take
+    turns make two calls all the same."""
+    with Segmenter(make_plan(), device=machine.backend, memory_every=1) as segmenter:
+        clip = frames((1,))
+        segmenter.step(*next(clip))
+        for frame, _ in [next(clip) for _ in range(120)]:
+            segmenter.step(frame)
+        assert len(segmenter._backend._calls["memorize"]._known) == 2
+        # All of the two images' calls are recorded: encoder, memorize, read of the full bank, and
+        # decoder.
+        assert len(machine.gpu.recorded) == 2 + 2 + 1 + 2
+
+
 class TestRecording:
     """Through one graph, y = x + x, of which a call is an input and an output."""
 
@@ -378,6 +392,29 @@ class TestPlanThatDoesNotFit:
             ):
                 backend.run("graph", {"x": x}, {"y": y})
             backend.run("graph", {"x": x}, {"y": y[:2]})  # and the next call is none the worse
+
+    def test_call_that_fails_between_two_equal_ones(self, tmp_path, machine):
+        """The second of them must not run with the shapes of the one that failed."""
+        text = "double (float[N, 4] x) => (float[M, 4] y) { y = Add(x, x) }"
+        with machine.backend(plan_of(tmp_path, text, {})) as backend:
+            x, y, longer = (backend.empty((n, 4), np.float32) for n in (2, 2, 5))
+            for array in (x, longer):
+                backend.upload(np.ones(array.shape, np.float32), array)
+            backend.run("graph", {"x": x}, {"y": y})
+            with pytest.raises(ModelError, match="there is room for"):
+                backend.run("graph", {"x": longer}, {"y": y})
+            backend.upload(np.full((2, 4), 3, np.float32), x)
+            backend.run("graph", {"x": x}, {"y": y})
+            assert (backend.download(y) == 6).all()
+            assert machine.tensorrt.contexts[0].input_shapes == {"x": (2, 4)}
+
+    def test_output_of_another_shape_with_the_words_of_tensorrt(self, tmp_path, machine):
+        text = "double (float[N, 4] x) => (float[M, 4] y) { y = Add(x, x) }"
+        with machine.backend(plan_of(tmp_path, text, {})) as backend:
+            x, y = (backend.empty((n, 4), np.float32) for n in (2, 3))
+            backend._log.take(1, "profile 0 has no such shape")
+            with pytest.raises(ModelError, match=r"\[3, 4\] \(profile 0 has no such shape\)"):
+                backend.run("graph", {"x": x}, {"y": y})
 
 
 class TestChoice:

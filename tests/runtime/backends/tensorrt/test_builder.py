@@ -218,3 +218,24 @@ class TestProgress:
         with monitor(SimpleNamespace(), config, "encoder") as watch:  # type: ignore[arg-type]
             assert not watch.cancelled
         assert not hasattr(config, "progress_monitor")
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_off_unless_asked_for(tf32):
+    """TensorRT's own default is on."""
+    tensorrt_rtx = pytest.importorskip("tensorrt_rtx")
+    builder = EngineBuilder(tensorrt_rtx, tf32=tf32)
+    made = []
+    native, builder._builder = builder._builder, SimpleNamespace()
+
+    def create_builder_config() -> Any:
+        made.append(native.create_builder_config())
+        return made[-1]
+
+    for name in ("create_network", "create_optimization_profile", "build_serialized_network"):
+        setattr(builder._builder, name, getattr(native, name))
+    builder._builder.create_builder_config = create_builder_config
+    text = "twice (float[4] x) => (float[4] y) { y = Add(x, x) }"
+    specs = Graph((TensorSpec("x", "float32", (4,)),), ())
+    builder.build("twice", model(text), specs, {})
+    assert made[0].get_flag(tensorrt_rtx.BuilderFlag.TF32) == tf32

@@ -62,15 +62,15 @@ class TestCompiled:
     """PTX needs no GPU to be made, and nothing here runs it."""
 
     @pytest.mark.parametrize("capability", [80, 90, 120])
-    @pytest.mark.parametrize("dtype", ["fp16", "fp32"])
-    def test_launchable(self, capability, dtype):
+    @pytest.mark.parametrize("distance", [False, True])
+    def test_launchable(self, capability, distance):
         pytest.importorskip("triton")
         from vos_deploy.runtime.backends.tensorrt.fused_kernel import (
             SHARED_MEMORY,
             compile_read,
         )
 
-        kernel = compile_read(dtype, 128, dtype == "fp32", capability, aligned=True)
+        kernel = compile_read(128, distance, capability, aligned=True)
         _, _, entry = kernel.ptx.partition(f".entry {kernel.name}(")
         parameters = re.findall(r"\.param \.(u\d\d)", entry.partition(")")[0])
         assert parameters == ["u64"] * 3 + ["u32"] * 3 + ["u64"]
@@ -165,10 +165,11 @@ class TestPlugin:
         }
         assert counts == [130, 0, 320]
 
-    def test_keys_and_values_of_two_types(self, plugin):
-        mixed = [Plugin.TensorDesc(4, 64), Plugin.TensorDesc(4, 64, dtype="FLOAT")]
-        with pytest.raises(ModelError, match="of one type"):
-            plugin.implemented["vos_deploy::MemoryRead"](*mixed, Plugin.TensorDesc(4, 64), (), 0)
+    @pytest.mark.parametrize("types", [("HALF", "FLOAT", "HALF"), ("FLOAT",) * 3])
+    def test_half_precision_alone(self, plugin, types):
+        tensors = [Plugin.TensorDesc(4, 64, dtype=dtype) for dtype in types]
+        with pytest.raises(ModelError, match="in half precision, and found"):
+            plugin.implemented["vos_deploy::MemoryRead"](*tensors, (), 0)
 
 
 class TestRefused:
