@@ -11,14 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support.golden import needs_golden  # noqa: E402
-from tests.support.rde import RUNS, state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.rde import EVERYWHERE, RUNS, state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 # Together they go through compression, the annotated frame twice, and a late object. They run on a
 # model of one size, which is exported in half the time; the others on one that takes any.
-FAST = {"calm.two_frames_compress_top40", "calm.youtube_obj2_at_f3_top40"}
-pytestmark = needs_golden
+FAST = {EVERYWHERE, "calm.youtube_obj2_at_f3_top40"}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,7 @@ def exported(models: dict[str, Path], weights: str, size: str) -> Path:
     return models[name]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
 def test_official_run(models: dict[str, Path], name: str) -> None:
     run = RUNS[name]
     options = {"mode": run.mode, "top_k": run.top_k, "memory_every": run.every}

@@ -10,13 +10,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support.golden import needs_golden  # noqa: E402
-from tests.support.stcn import RUNS, state  # noqa: E402
+from tests.support import golden  # noqa: E402
+from tests.support.stcn import EVERYWHERE, RUNS, state  # noqa: E402
 from vos_deploy.export.cli import main as export  # noqa: E402
 
 # They run on a model of one size, which is exported in half the time; the others on any.
 FAST = {"include_last", "late"}
-pytestmark = needs_golden
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +36,7 @@ def exported(models: dict[str, Path], size: str) -> Path:
     return models[size]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
 def test_official_run(models: dict[str, Path], name: str) -> None:
     run, found = RUNS[name], []
     model = exported(models, "240x432" if name in FAST else "any")

@@ -1,4 +1,4 @@
-"""The G-FRTM network that was recorded from, or one like it where nothing was recorded."""
+"""The G-FRTM network that was recorded from, and its recorded runs."""
 
 from __future__ import annotations
 
@@ -27,54 +27,38 @@ Float = NDArray[np.float64]
 
 def state(backbone: str = "resnet18") -> dict[str, torch.Tensor]:
     """Generated weights, some scaled so that masks have a foreground and the gate an opinion."""
-    tensor: Callable[..., Any] = golden.weights().tensor
-    keys = golden.keys("gfrtm")[backbone]
-    named = {key: np.array(tensor(key, tuple(s))) for key, (s, _) in keys["model"].items()}
+    named = golden.state(create("gfrtm", backbone=backbone))
+    named = {key: value for key, value in named.items() if not key.startswith("trunk.")}
     for stage in ("layer5", "layer4", "layer3", "layer2"):
         named[f"refiner.TSE.{stage}.transform.0.weight"][:, 64] *= 60
     named["refiner.project.conv2.weight"] *= 16
     named["refiner.project.conv2.bias"][:] = -4.8
     named["convGS.4.weight"] *= 8
-    named["convGS.4.bias"][:] = [6.85, 0]
-    return {key: torch.from_numpy(value) for key, value in named.items()}
+    named["convGS.4.bias"][:] = torch.tensor([6.85, 0])
+    return named
 
 
 def trunk(backbone: str = "resnet18") -> dict[str, torch.Tensor]:
     """The trunk by torchvision's names."""
-    shapes = golden.keys("gfrtm")[backbone]["backbone_torchvision"]
+    official = {own: name for name, own in STAGES.items()}
     tensor = golden.weights().tensor
-    return {
-        key: torch.from_numpy(np.array(tensor(key, tuple(s)))) for key, (s, _) in shapes.items()
-    }
+    found = {}
+    for own, value in create("gfrtm", backbone=backbone).trunk.state_dict().items():
+        first, _, rest = own.partition(".")
+        key = f"{official.get(first, first)}.{rest}"
+        found[key] = torch.from_numpy(np.array(tensor(key, tuple(value.shape))))
+    return found
 
 
 @cache
 def network(backbone: str = "resnet18") -> GFRTM:
-    torch.manual_seed(0)  # the same weights whoever asks, and however the argument is spelled
     model = create("gfrtm", backbone=backbone)
     assert isinstance(model, GFRTM)
-    if not golden.GOLDEN.is_dir():
-        return shaken(model)
     weights = state(backbone)
     for key, value in trunk(backbone).items():
         first, _, rest = key.partition(".")
         weights[f"trunk.{STAGES.get(first, first)}.{rest}"] = value
     model.load_state_dict(weights)
-    return model
-
-
-def shaken(model: GFRTM) -> GFRTM:
-    """Random norms, and a score that is heard."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.normal_(0, 0.05)
-                module.running_var.uniform_(0.8, 1.2)
-        for encoder in model.refiner.TSE.values():
-            encoder.transform[0].weight[:, 64] *= 60
-        model.refiner.project.conv2.weight *= 16
     return model
 
 
@@ -221,3 +205,16 @@ class Recorded:
 def taps(kernel: Any) -> NDArray[Any]:
     """A kernel [9, 96] as it was recorded."""
     return np.asarray(kernel).T.reshape(1, -1, 3, 3)
+
+
+def check_decisions(
+    step: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], objects: Callable[[], Sequence[Any]]
+) -> None:
+    """Hold gates and labels of the frames after the first against run M, with what is painted
+    from the first frame drawn anew."""
+    arrays, differing = golden.arrays("gfrtm"), 0
+    for t, frame in enumerate(golden.clip()[0][1:], start=1):
+        differing += int((step(frame) != arrays["M/labels"][t]).sum())
+        computed = [followed.computed for followed in objects()]
+        assert computed == [arrays[f"M/f{t}/o{i}/gate"] == 0 for i in (1, 2)]
+    assert differing <= 2 * PIXELS

@@ -24,6 +24,13 @@ STRICT = 1e-4
 # With near ties: nearly all probabilities, every one, and the share of pixels labelled otherwise.
 MOST, ALL, PIXELS = 1e-3, 1e-2, 1e-3
 
+# Weights that are generated otherwise: times and plus.
+OVERRIDES = {
+    "key_comp.weight": (0.125, 0.0),
+    "mask.weight": (0.125, 0.0),
+    "decoder.pred.weight": (0.25, 0.0),
+    "decoder.pred.bias": (1.0, -2.5),
+}
 # What the authors use on each data set.
 TOP_K = {"davis2016": 12, "davis2017": 4, "youtube": 20}
 
@@ -65,9 +72,8 @@ class Run:
         """Hold the probabilities [1+K, H, W] of all frames but the first against the recorded
         ones. Returns the largest error."""
         recorded = golden.arrays("imsfr")
-        step = 8 if self.name == "A" else 4
-        # Some are recorded from the first frame on.
-        expected = recorded[f"{self.name}/prob_s{step}"][:, -len(found) :]
+        step, expected = golden.sampled("imsfr", f"{self.name}/prob")
+        expected = expected[:, -len(found) :]  # some are recorded from the first frame on
         every = np.zeros((len(expected), len(found), *found[0].shape[1:]), np.float32)
         for t, probabilities in enumerate(found):
             every[: len(probabilities), t] = probabilities
@@ -122,22 +128,19 @@ class Recorded:
 
 @cache
 def meta() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((golden.GOLDEN / "imsfr/golden_meta.json").read_text())
+    path = golden.GOLDEN / "imsfr/golden_meta.json"
+    path = path if path.is_file() else golden.PART / "imsfr.json"
+    content: dict[str, Any] = json.loads(path.read_text())
     return content
 
 
 def state() -> dict[str, Any]:
     """The state dict whose outputs were recorded."""
-    import torch
+    from vos_deploy.models import create
 
-    keys = golden.keys("imsfr")
-    state = {}
-    for key, entry in keys["keys"].items():
-        factor, offset = keys["golden_overrides"].get(key, (1, 0))
-        value = golden.weights().tensor(key, tuple(entry["shape"]))
-        if key in keys["golden_overrides"]:
-            value = value * np.float32(factor) + np.float32(offset)
-        state[key] = torch.from_numpy(np.asarray(value))
+    state = golden.state(create("imsfr"))
+    for key, (factor, offset) in OVERRIDES.items():
+        state[key] = state[key] * factor + offset
     return state
 
 

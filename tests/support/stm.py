@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tests.support import golden
 
 # Name of the recorded network -> its configuration.
@@ -20,18 +18,11 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 def state(name: str) -> dict[str, Any]:
     """The state dict whose outputs were recorded: generated weights, real mean and deviation."""
-    import torch
-
     from vos_deploy.models import create
 
-    own = create("stm", **VARIANTS[name]).state_dict()
-    tensor = golden.weights().tensor
-    return {
-        key: value
-        if key.endswith((".mean", ".std"))
-        else torch.from_numpy(np.asarray(tensor(key, tuple(value.shape))))
-        for key, value in own.items()
-    }
+    model = create("stm", **VARIANTS[name])
+    real = {k: v for k, v in model.state_dict().items() if k.endswith((".mean", ".std"))}
+    return golden.state(model) | real
 
 
 def network(name: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from vos_deploy.benchmarks.scene import scene  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
+from vos_deploy.methods import METHODS, find_part  # noqa: E402
 from vos_deploy.models import Network, create  # noqa: E402
 from vos_deploy.reference.base import Reference, append_limited  # noqa: E402
 
@@ -93,3 +97,18 @@ def test_first_memory_frame_stays(limit: int | None, expected: list[int]) -> Non
     for frame in range(4):
         append_limited(held, frame, limit)
     assert held == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_gives_the_numbers_of_the_cpu(method: str) -> None:
+    torch.manual_seed(0)
+    network = create(method, backbone="resnet18")
+    kind = find_part(method, "REFERENCE")
+    found = []
+    for device in ("cpu", "cuda"):
+        reference = kind(network.to(device), memory_every=1)
+        for t, (frame, mask) in enumerate(islice(scene((96, 160), 2), 3)):
+            reference.step(frame, None if t else mask)
+        found.append(reference.probabilities.cpu())
+    assert (found[0] - found[1]).abs().mean() < 1e-3

@@ -49,6 +49,15 @@ def test_official_run(run: str) -> None:
     recorded.check_end()
 
 
+def test_own_painting_of_the_first_frame() -> None:
+    """Nothing recorded but where the target models start."""
+    reference = GFRTMReference(gfrtm.network(), update_every=2)
+    reference.draw_weights = gfrtm.recorded_weights
+    frames, mask = golden.clip()
+    reference.step(frames[0], mask)
+    gfrtm.check_decisions(reference.step, lambda: reference.followed)
+
+
 @pytest.mark.parametrize("threshold", [-1.0, 1.0])
 def test_results_are_those_of_the_runtime(threshold: float) -> None:
     options = {"reuse_threshold": threshold, "update_every": 2}

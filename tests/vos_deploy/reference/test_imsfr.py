@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
+from tests.support.devices import follow_on_meta  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.imsfr import (  # noqa: E402
     RUNS,
@@ -23,7 +24,8 @@ from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.shared_keys import memory_read  # noqa: E402
 from vos_deploy.reference.imsfr import SAMPLINGS, IMSFRReference  # noqa: E402
 
-FEATURES = 1e-4
+# What sees 32 times a value is that much less precise.
+FEATURES, WAVES = 1e-4, 1e-3
 SLOW = pytest.mark.slow
 
 
@@ -46,9 +48,8 @@ def estimate(reference: IMSFRReference) -> np.ndarray:
     return reference.probabilities.numpy()
 
 
-@needs_golden
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "E_davis17" else SLOW) for n in RUNS]
+    "name", [pytest.param(n, marks=() if n == "E_davis17" else (SLOW, needs_golden)) for n in RUNS]
 )
 def test_official_loop(name: str) -> None:
     run = RUNS[name]
@@ -77,7 +78,9 @@ def test_with_the_recorded_choice_of_tokens_every_number_is_the_official_one() -
         found.append(estimate(reference))
         for name, read in zip(("mem", "first", "prev"), reference.reads, strict=False):
             step = 16 if t == 1 else 64
-            assert worst(read, f"A/f{t}/read_{name}", step) < FEATURES
+            # The latest frame's value sees waves; in a first step it is the recorded one's twin.
+            limit = WAVES if t > 1 and name == "prev" else FEATURES
+            assert worst(read, f"A/f{t}/read_{name}", step) < limit
     run.check(found[1:], strict=True)
     full = recorded["A/prob"].astype(np.float32)  # stored as float16
     assert error(np.stack(found[1:], 1), full) < 1e-3
@@ -156,3 +159,7 @@ def test_unknown_sampling() -> None:
     model = create("imsfr", backbone="resnet18", dim=16, decoder_width=16)
     with pytest.raises(InputError, match="unknown sampling 'all'"):
         IMSFRReference(model, sampling="all")
+
+
+def test_runs_where_the_network_is() -> None:
+    follow_on_meta(IMSFRReference, create("imsfr", backbone="resnet18", dim=16, decoder_width=16))

@@ -10,15 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
+from tests.support.devices import follow_on_meta  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
-from tests.support.rde import NARROW, RUNS, Run, network, relative  # noqa: E402
+from tests.support.rde import EVERYWHERE, NARROW, RUNS, Run, network, relative  # noqa: E402
 from vos_deploy.benchmarks.scene import scene  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
 from vos_deploy.models import create  # noqa: E402
 from vos_deploy.reference.rde import MODES, RDEReference  # noqa: E402
 
 FEATURES, COMPRESSED = 5e-5, 1e-5  # absolute; relative to the largest number
-FAST = {"calm.gt_compress_top810"}
+FAST = {"calm.gt_compress_top810", EVERYWHERE}
 
 
 def follow(reference: RDEReference, run: Run) -> list[np.ndarray]:
@@ -64,20 +65,19 @@ def test_embeddings_of_the_clip(weights: str, monkeypatch: pytest.MonkeyPatch) -
     prefix = f"{weights}." if weights == "pure" else f"{weights}.{name}."
     key_step, value_step = (1, 16) if weights == "pure" else (4, 32)
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
+        # The module is cubic in what it is given: an error of the first update is tripled.
+        limit = COMPRESSED * 4**i
         suffix = "" if key_step == 1 else f"_c{key_step}"
         expected = recorded[f"{prefix}upd{i}.out_key{suffix}"][:, :, 0]
-        assert relative(key[:, ::key_step], expected) < COMPRESSED
+        assert relative(key[:, ::key_step], expected) < limit
         expected = recorded[f"{prefix}upd{i}.out_value_c{value_step}"].reshape(2, -1, 15, 27)
-        assert relative(value[:, ::value_step], expected) < COMPRESSED
+        assert relative(value[:, ::value_step], expected) < limit
     if weights == "pure":
         assert error(inputs[0][:, ::4], recorded["pure.upd0.in_key_c4"]) < FEATURES
         assert error(inputs[1][:, ::32], recorded["pure.upd0.in_value_c32"][0]) < FEATURES
 
 
-@needs_golden
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
 def test_official_run(name: str) -> None:
     run = RUNS[name]
     run.check(follow(reference_of(run), run))
@@ -134,3 +134,7 @@ def test_mode_that_grows_keeps_the_first_frame_and_the_last() -> None:
 def test_unknown_mode() -> None:
     with pytest.raises(InputError, match="unknown mode 'all'"):
         RDEReference(create("rde", **NARROW), mode="all")
+
+
+def test_runs_where_the_network_is() -> None:
+    follow_on_meta(RDEReference, create("rde", **NARROW))

@@ -64,10 +64,7 @@ class Recorded(RDEReference):
     """Estimates as the reference, ties decided as was recorded."""
 
     def aim_at(self, run: Run) -> None:
-        content = golden.arrays("rde")
-        name = f"{run.weights}.{run.name}.prob_s"
-        self.step_size = next(s for s in (4, 8) if f"{name}{s}" in content)
-        self.expected = content[f"{name}{self.step_size}"]
+        self.step_size, self.expected = golden.sampled("rde", f"{run.weights}.{run.name}.prob")
         self.run = run
         self.decided = 0
 

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
-from tests.support.golden import needs_golden  # noqa: E402
-from tests.support.stcn import RUNS, state  # noqa: E402
+from tests.support.stcn import EVERYWHERE, RUNS, state  # noqa: E402
 from vos_deploy.models import create, load_weights  # noqa: E402
 from vos_deploy.models.padding import crop  # noqa: E402
 from vos_deploy.models.stcn import STCN  # noqa: E402
@@ -24,9 +23,7 @@ def network() -> STCN:
     return model
 
 
-@needs_golden
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", golden.params(RUNS, {EVERYWHERE}, EVERYWHERE))
 def test_recorded_run(network: STCN, name: str) -> None:
     run = RUNS[name]
     loop, found, values = STCNReference(network, **run.options), [], {}
