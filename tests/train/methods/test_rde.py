@@ -242,7 +242,7 @@ def test_pictures_have_the_first_mask_and_predictions(davis: Path) -> None:
         ({"crop": "100"}, "multiples of 16, 64 or more"),
         ({"frames": 6}, "expected 3 to 5"),
         ({"frames": 2}, "expected 3 to 5"),
-        ({"frames": 1, "compress": False}, "expected 2 to 5"),
+        ({"frames": 1, "compress": False}, "--frames 1: expected 2"),
         ({"temperature": 0.0}, "more than 0"),
         ({"key_dim": 6}, "--key-dim 6: expected a multiple of 4"),
         ({"value_dim": 8}, "--value-dim 8: expected a multiple of 16"),
