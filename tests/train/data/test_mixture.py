@@ -170,7 +170,7 @@ def test_wrong_options_are_named(davis: Path, stills: Path) -> None:
         ({"repeat": ("davis=0",)}, "no clip in an epoch"),
         ({"flow": "files"}, "forwards only"),
         ({"flow_update": "released"}, "--flow files"),
-        ({"video_recipe": "none"}, "expected one of mixed, stm"),
+        ({"video_recipe": "none"}, "expected one of mixed, hard, stm"),
         ({"perturb": (0.9,)}, "two numbers"),
         ({"skip": ("1:5",)}, "SHARE:SKIP"),
     ):
