@@ -190,7 +190,86 @@ def memory_read_frames() -> FunctionProto:
     return _function("MemoryReadFrames", inputs, ["readout"], nodes, ["scale"])
 
 
+def memory_read_anisotropic_symbolic(
+    query_key: Tensor,
+    selection: Tensor,
+    memory_key: Tensor,
+    shrinkage: Tensor,
+    memory_value: Tensor,
+    use: Tensor,
+    top_k: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """A `vos_deploy::MemoryReadAnisotropic` node.
+
+    query_key and selection [hw, Ck], memory_key [N, Ck], shrinkage [N], memory_value [N, V],
+    use [N], top_k int64 [1] -> readout [hw, V], use [N].
+    """
+    outputs = torch.onnx.ops.symbolic_multi_out(
+        f"{DOMAIN}::MemoryReadAnisotropic",
+        (query_key, selection, memory_key, shrinkage, memory_value, use, top_k),
+        attrs={"scale": query_key.shape[1] ** -0.5},
+        dtypes=(memory_value.dtype, use.dtype),
+        shapes=((query_key.shape[0], memory_value.shape[1]), use.shape),
+        version=VERSION,
+    )
+    return outputs[0], outputs[1]
+
+
+def memory_read_anisotropic() -> FunctionProto:
+    """MemoryReadAnisotropic(query_key, selection, memory_key, shrinkage, memory_value, use, top_k;
+    scale): XMem's read of the top_k most similar tokens, and how much of each token was used so
+    far, the sum of its weights over all queries added to `use`.
+
+    Similarity is -shrinkage * scale * sum of selection * (key - query)^2 over the channels. Both
+    terms that see the memory are one product; the third, the query's own, is not constant under
+    the softmax, as the shrinkage scales it.
+    """
+    nodes = [
+        helper.make_node("Constant", [], ["factor"]),
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Constant", [], ["first_axis"], value_ints=[0]),
+        helper.make_node("Constant", [], ["last_axis"], value_ints=[1]),
+        helper.make_node("Cast", ["query_key"], ["query_32"], to=1),
+        helper.make_node("Cast", ["selection"], ["selection_32"], to=1),
+        helper.make_node("Cast", ["memory_key"], ["key_32"], to=1),
+        helper.make_node("Mul", ["query_32", "selection_32"], ["selected"]),
+        helper.make_node("Mul", ["selected", "two"], ["twice"]),
+        helper.make_node("Neg", ["selection_32"], ["minus_selection"]),
+        helper.make_node("Concat", ["twice", "minus_selection"], ["left"], axis=1),
+        helper.make_node("Mul", ["key_32", "key_32"], ["squares"]),
+        helper.make_node("Concat", ["key_32", "squares"], ["rows"], axis=1),
+        helper.make_node("Transpose", ["rows"], ["right"], perm=[1, 0]),
+        helper.make_node("MatMul", ["left", "right"], ["products"]),
+        helper.make_node("Mul", ["selected", "query_32"], ["own_squares"]),
+        helper.make_node("ReduceSum", ["own_squares", "last_axis"], ["own"], keepdims=1),
+        helper.make_node("Sub", ["products", "own"], ["distances"]),
+        helper.make_node("Cast", ["shrinkage"], ["shrinkage_32"], to=1),
+        helper.make_node("Mul", ["shrinkage_32", "factor"], ["sharpness"]),
+        helper.make_node("Mul", ["distances", "sharpness"], ["scores"]),
+        helper.make_node("Shape", ["memory_key"], ["tokens"], start=0, end=1),
+        helper.make_node("Min", ["top_k", "tokens"], ["k"]),
+        helper.make_node("TopK", ["scores", "k"], ["best", "index"], axis=-1),
+        helper.make_node("Softmax", ["best"], ["weights_32"], axis=-1),
+        helper.make_node("CastLike", ["weights_32", "memory_value"], ["weights"]),
+        helper.make_node("Gather", ["memory_value", "index"], ["chosen"], axis=0),
+        helper.make_node("Unsqueeze", ["weights", "last_axis"], ["weight_rows"]),
+        helper.make_node("MatMul", ["weight_rows", "chosen"], ["means"]),
+        helper.make_node("Squeeze", ["means", "last_axis"], ["readout"]),
+        # Not with a reduction into one row, which TensorRT does not take.
+        helper.make_node("Shape", ["scores"], ["all"]),
+        helper.make_node("ConstantOfShape", ["all"], ["nothing"]),
+        helper.make_node("ScatterElements", ["nothing", "index", "weights_32"], ["map"], axis=1),
+        helper.make_node("ReduceSum", ["map", "first_axis"], ["used"], keepdims=0),
+        helper.make_node("Add", ["use", "used"], ["use_after"]),
+    ]
+    scale = nodes[0].attribute.add()
+    scale.name, scale.ref_attr_name, scale.type = "value_float", "scale", 1
+    inputs = ["query_key", "selection", "memory_key", "shrinkage", "memory_value", "use", "top_k"]
+    return _function("MemoryReadAnisotropic", inputs, ["readout", "use_after"], nodes, ["scale"])
+
+
 FUNCTIONS = {
+    "MemoryReadAnisotropic": memory_read_anisotropic,
     "MemoryRead": memory_read,
     "MemoryReadL2": memory_read_l2,
     "MemoryReadTopK": memory_read_top_k,

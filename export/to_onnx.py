@@ -16,9 +16,10 @@ from vos_deploy.bundle import TensorSpec
 from .graph import GraphSpec, Shape
 from .ops import OPSET, add_functions
 
-# Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, chosen frames,
-# queries and memory tokens inside boxes.
-ALWAYS_DYNAMIC = {"K", "1+K", "G", "N", "S", "Q", "R"}
+# Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, these with
+# the prototypes of long-term memory, new prototypes, chosen frames, queries and memory tokens
+# inside boxes.
+ALWAYS_DYNAMIC = {"K", "1+K", "G", "N", "M", "P", "S", "Q", "R"}
 
 
 def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:

@@ -66,7 +66,8 @@ class Trainer:
         task.train()
         for name, parameter in task.model.named_parameters():
             parameter.requires_grad = not task.frozen(name)
-        self.optimizer = torch.optim.Adam(
+        kind = torch.optim.AdamW if options.decoupled else torch.optim.Adam
+        self.optimizer: torch.optim.Adam = kind(
             task.parameter_groups(),
             options.learning_rate,
             weight_decay=options.weight_decay,

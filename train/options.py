@@ -80,8 +80,9 @@ class Options:
     per_object: bool = option(False, "an epoch visits each object, not each video", "clips")
     smallest: int = option(100, "pixels that an object has at least in the first frame", "clips")
     order: str = option(
-        "time", "gaps of their own, one step per clip, or frames in random order", "clips",
-        choices=("time", "steps", "random"),
+        "time", "gaps of their own, one step per clip, frames in random order, or frames that are "
+        "near others of the clip, in the order of time", "clips",
+        choices=("time", "steps", "random", "near"),
     )  # fmt: skip
     skip: tuple[str, ...] = option(
         ("0", "25"),
@@ -125,6 +126,9 @@ class Options:
     accumulate: int = option(1, "pieces a batch is taken in", "learning")
     learning_rate: float = option(1e-5, "of Adam", "learning")
     weight_decay: float = option(0.0, "of Adam", "learning")
+    decoupled: bool = option(
+        False, "weight decay apart from the gradient: AdamW instead of Adam", "learning"
+    )
     amsgrad: bool = option(False, "Adam with the largest second moment so far", "learning")
     schedule: str = option(
         "constant", "of the learning rate", "learning", choices=("constant", "cosine", "steps")

@@ -195,6 +195,10 @@ VIDEOS = {
         fill=(0.0, 0.0, 0.0),
     ),
     "stcn": STCN_VIDEO,
+    "xmem_tail": Recipe(**{**STCN_VIDEO.__dict__, "each": Motion()}),
+    "xmem_bl30k": Recipe(
+        **{**STCN_VIDEO.__dict__, "extent": (0.25, 1.0), "steady": True, "each": Motion()}
+    ),
     "stcn_bl30k": Recipe(**{**STCN_VIDEO.__dict__, "extent": (0.25, 1.0), "steady": True}),
     "rmnet": Recipe(
         fit="shorter",
