@@ -140,6 +140,17 @@ STILLS = {
         each_jitter=Jitter(0.1, 0.05, 0.05),
         grey=0.05,
     ),
+    "cutie": Recipe(
+        flip=0.5,
+        common=Motion(scale=(0.5, 2.0)),
+        fit="shorter",
+        window="frame",
+        each=Motion(rotation=20, shear=10, scale=(0.5, 2.0)),
+        warp=0.33,
+        jitter=Jitter(0.1, 0.05, 0.05, 0.05),
+        each_jitter=Jitter(0.1, 0.05, 0.05),
+        grey=0.05,
+    ),
     "rmnet": Recipe(
         fit="shorter",
         extent=(480 / 465, 480 / 465),
@@ -196,6 +207,16 @@ VIDEOS = {
     ),
     "stcn": STCN_VIDEO,
     "stcn_bl30k": Recipe(**{**STCN_VIDEO.__dict__, "extent": (0.25, 1.0), "steady": True}),
+    # Without the objects of a second clip that the authors paste into every other one.
+    "cutie": Recipe(
+        flip=0.5,
+        common=Motion(rotation=25, shear=20),
+        fit="area",
+        extent=(0.36, 1.0),
+        jitter=Jitter(0.1, 0.03, 0.03),
+        each_jitter=Jitter(0.1, 0.05, 0.05),
+        grey=0.05,
+    ),
     "rmnet": Recipe(
         fit="shorter",
         extent=(480 / 465, 480 / 465),
