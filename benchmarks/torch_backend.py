@@ -26,6 +26,7 @@ TYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "uint8": torch.uint8,
+    "int32": torch.int32,
     "int64": torch.int64,
 }
 
