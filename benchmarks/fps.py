@@ -19,7 +19,7 @@ from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.backends import DEVICES
-from vos_deploy.runtime.options import add_method_options, given_options
+from vos_deploy.runtime.options import add_method_options, configure, given_options
 from vos_deploy.runtime.report import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -116,8 +116,9 @@ def run(args: argparse.Namespace) -> int:
     facts = conditions.model(bundle, {**options, **own})
     tracker = trackers.find(bundle)
     sizes = _memory_sizes(tracker, args.memory)
-    own = {**tracker.setting(own.pop("setting", None)), **own}
-    every = args.memory_every or own.pop("memory_every", None) or bundle.memory.every
+    chosen, every = configure(tracker, own, own.pop("setting", None))
+    own = vars(chosen)
+    every = args.memory_every or every or bundle.memory.every
     if tracker.memorizes_all:  # for the next frame at least: that all stay costs the same
         every = 1
     facts |= {"memory": MEMORY if tracker.grows else "of constant size", "memory every": every}

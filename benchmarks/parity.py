@@ -16,6 +16,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.frames import resize_frame, resize_ids, working_size
 from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
+from vos_deploy.runtime.options import GENERAL, configure
 from vos_deploy.runtime.segmenter import UNLIMITED, Segmenter
 from vos_deploy.video import open_source
 
@@ -67,16 +68,14 @@ def run(args: argparse.Namespace) -> int:
     with Segmenter(args.model, **options) as segmenter, open_source(args.video) as source:
         frames, mask = _clip(itertools.islice(source, args.frames), args.mask, options, bundle)
         tracker = trackers.find(bundle)
-        given = {**tracker.setting(options.get("setting")), **_typed(options)}
+        own = {k: v for k, v in options.items() if k not in GENERAL}
+        chosen, every = configure(tracker, own, options.get("setting"))
+        frames_kept = options["memory_frames"] or bundle.memory.frames
         kept = {
-            "memory_every": given.get("memory_every", bundle.memory.every),
-            "memory_frames": given.get("memory_frames", bundle.memory.frames),
+            "memory_every": options["memory_every"] or every or bundle.memory.every,
+            "memory_frames": None if frames_kept == UNLIMITED else frames_kept,
         }
-        if kept["memory_frames"] == UNLIMITED:
-            kept["memory_frames"] = None
-        names = {option.name for option in tracker.options}
-        own = {name: value for name, value in given.items() if name in names}
-        rows = compare(segmenter, pytorch.reference(network, **kept, **own), frames, mask)
+        rows = compare(segmenter, pytorch.reference(network, **kept, **vars(chosen)), frames, mask)
         facts = {
             **conditions.model(bundle, options),
             "memory": conditions.memory(bundle, options),
@@ -124,11 +123,6 @@ def compare(
     if not rows:
         raise InputError("expected at least two frames to compare, found fewer")
     return rows
-
-
-def _typed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given on the command line: a default of None means the model's own."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

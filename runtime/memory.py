@@ -15,10 +15,22 @@ _INITIAL_FRAMES = 8
 
 @dataclass(frozen=True)
 class MemoryPolicy:
-    """Keep every `every`-th frame, and hold at most `frames` in all (None: no limit)."""
+    """Which frames stay in the memory: every `every`-th, and at most `frames` in all (None: no
+    limit). A frame whose mask was given stays whatever its number.
+
+    Methods count in one of two ways, which differ once a mask was given in between.
+    """
 
     every: int
     frames: int | None
+
+    def is_regular(self, frame: int) -> bool:
+        """Whether a frame stays, counted from the first frame of the video."""
+        return frame % self.every == 0
+
+    def is_due(self, frame: int, last: int) -> bool:
+        """Whether a frame is memorised, counted from the frame that was memorised last."""
+        return frame - last >= self.every
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,11 @@ class MemoryBank:
     one block, so that what is held can be read without gathering it: the order of the frames does
     not matter to a softmax over all tokens.
 
-    Slot 0 is the annotated frame and stays. The other slots are used in turn, like a ring: a frame
-    goes where the cursor is, and only `commit` moves the cursor on. An uncommitted frame is
-    temporary (STM's previous frame): the next one takes its slot. In a full bank the slot under the
-    cursor is always that of the oldest committed frame, so a temporary frame pushes out only the
-    frame that the next commit would have replaced anyway.
+    A frame has an entry. Entry 0 is the annotated frame and stays. The others are used in turn,
+    like a ring: a frame goes where the cursor is, and only `commit` moves it on. An uncommitted
+    frame is temporary (a previous frame that is only read once): the next one takes its entry. In a
+    full bank the entry under the cursor is always that of the oldest committed frame, so a
+    temporary frame pushes out only the frame that the next commit would have replaced anyway.
 
     With room for a single frame the bank holds the frame written last; see `keeps_only_first`.
     """
@@ -83,7 +95,7 @@ class MemoryBank:
         self._backend = backend
         self.capacity = capacity
         self.frames = 0
-        self.order: list[int] = []  # the slots of the frames held, in order of time
+        self.order: list[int] = []  # the entries of the frames held, in order of time
         self._cursor = 0
         room = _INITIAL_FRAMES if capacity is None else capacity
         self._keys = backend.empty((room, *key_shape), dtype)
@@ -110,18 +122,18 @@ class MemoryBank:
         return self.capacity == 1
 
     def write(self) -> tuple[Array, Array]:
-        """Views of the slot for a new frame, key [1, hw, Ck] and value [1, hw, Cv], to be filled.
+        """Views of the entry for a new frame, key [1, hw, Ck] and value [1, hw, Cv], to be filled.
 
         The frame counts as held from now on. It is temporary until `commit`.
         """
         if self._cursor == self._keys.shape[0]:
             self._grow()
-        slot = slice(self._cursor, self._cursor + 1)
+        entry = slice(self._cursor, self._cursor + 1)
         if self._cursor < self.frames:
             self.order.remove(self._cursor)
         self.order.append(self._cursor)
         self.frames = max(self.frames, self._cursor + 1)
-        return self._keys[slot], self._values[slot]
+        return self._keys[entry], self._values[entry]
 
     def commit(self) -> None:
         """Keep the frame written last until it is the oldest one of a full bank."""

@@ -1,37 +1,65 @@
-"""The options of the methods on the command line, spelled as in Python."""
+"""The options of the methods: one way from what was given to a tracker's options, and the same
+names on the command line as in Python."""
+
+from __future__ import annotations
 
 import argparse
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from .trackers import Option, find_all
+from vos_deploy.errors import InputError
+from vos_deploy.options import Options, build, did_you_mean, flag
+
+from .trackers import Tracker, find_all
+
+# What every method takes: the other arguments of `Segmenter`.
+GENERAL = ("device", "memory_every", "memory_frames", "size", "threads", "setting")
+
+Field = dataclasses.Field[Any]
+
+
+def configure(
+    tracker: type[Tracker], given: Mapping[str, Any], setting: str | None = None
+) -> tuple[Options, int | None]:
+    """The options of a method, and `memory_every` where it was given or the setting says it.
+
+    given: options by name, and perhaps `memory_every`; they override those of the setting.
+
+    Raises InputError for an option or a setting that the method does not have, or a value that an
+    option does not take.
+    """
+    values = {**_setting(tracker, setting), **given}
+    every = values.pop("memory_every", None)
+    options = build(
+        tracker.option_type, [("", values)], unknown=lambda name: _unknown(tracker, name)
+    )
+    return options, every
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
-    """One argument per option name; a method refuses options that are not its own."""
-    group = parser.add_argument_group("options of the methods")
-    settings = {name: list(t.settings) for name, t in find_all().items() if t.settings}
-    group.add_argument(
+    """One argument per option name, grouped by the methods that have it; a method refuses options
+    that are not its own."""
+    methods = find_all()
+    settings = {name: list(tracker.settings) for name, tracker in methods.items()}
+    parser.add_argument_group("options of the methods").add_argument(
         "--setting",
         default=argparse.SUPPRESS,
-        help="what the authors use on a data set, for what is not given: "
-        + "; ".join(f"{method}: {', '.join(names)}" for method, names in settings.items()),
+        help="the authors' preset for a data set; explicit options override it ("
+        + "; ".join(f"{method}: {', '.join(names)}" for method, names in settings.items() if names)
+        + ")",
     )
-    for name, owners in _by_name().items():
-        options = list(owners.values())
-        kind: dict[str, Any] = {"type": options[0].kind}
-        if options[0].kind is bool:
-            kind = {"action": argparse.BooleanOptionalAction}
-        elif all(option.choices for option in options):
-            kind["choices"] = list(dict.fromkeys(c for option in options for c in option.choices))
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            default=argparse.SUPPRESS,  # so that only what was typed reaches the method
-            help="; ".join(
-                f"{method}: {option.help} (default: {option.default})"
-                for method, option in owners.items()
-            ),
-            **kind,
-        )
+    groups: dict[str, Any] = {}
+    for owners in _by_name().values():
+        title = f"options of {', '.join(owners)}"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        details = [flag(methods[m].option_type, field) for m, field in owners.items()]
+        name, arguments = details[0]
+        choices = [c for _, other in details for c in other.get("choices", ())]
+        if choices:
+            arguments["choices"] = tuple(dict.fromkeys(choices))
+        groups[title].add_argument(name, help=_help(owners), **arguments)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -39,10 +67,42 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("setting", *_by_name()) if hasattr(args, name)}
 
 
-def _by_name() -> dict[str, dict[str, Option]]:
-    """Option name -> the methods that have it, each with its own."""
-    table: dict[str, dict[str, Option]] = {}
+def _help(owners: Mapping[str, Field]) -> str:
+    """One text and one default where all owners agree."""
+    texts = {method: field.metadata["help"] for method, field in owners.items()}
+    defaults = {method: str(field.default) for method, field in owners.items()}
+    shared = set(defaults.values())
+    each = shared.pop() if len(shared) == 1 else ", ".join(f"{m} {d}" for m, d in defaults.items())
+    if len(set(texts.values())) == 1:
+        return f"{next(iter(texts.values()))} (default: {each})"
+    return "; ".join(f"{m}: {text}" for m, text in texts.items()) + f" (default: {each})"
+
+
+def _setting(tracker: type[Tracker], name: str | None) -> Mapping[str, Any]:
+    """A preset by name; nothing for None."""
+    if name is None:
+        return {}
+    if name not in tracker.settings:
+        raise InputError(
+            f"{tracker.__name__} has no setting {name!r}; it has "
+            f"{', '.join(tracker.settings) or 'none'}"
+        )
+    return tracker.settings[name]
+
+
+def _unknown(tracker: type[Tracker], name: str) -> str:
+    owners = _by_name().get(name)
+    own = [field.name for field in dataclasses.fields(tracker.option_type)]
+    hint = did_you_mean(name, [*GENERAL, *own]) or f"; it has {', '.join(own) or 'none'}"
+    if owners:
+        hint = f"; it belongs to {', '.join(owners)}"
+    return f"{tracker.__name__} has no option {name!r}{hint}"
+
+
+def _by_name() -> dict[str, dict[str, Field]]:
+    """Option name -> the methods that have it, each with its own field."""
+    table: dict[str, dict[str, Field]] = {}
     for method, tracker in find_all().items():
-        for option in tracker.options:
-            table.setdefault(option.name, {})[method] = option
+        for field in dataclasses.fields(tracker.option_type):
+            table.setdefault(field.name, {})[method] = field
     return table

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self
 
@@ -19,6 +20,7 @@ from .estimate import most_likely, overwrite
 from .geometry import Geometry
 from .memory import MemoryPolicy, MemoryState
 from .objects import ObjectManager
+from .options import configure
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +65,9 @@ class Segmenter:
             size: what frames are resized to: the length of the shorter side, or (height, width).
                 A model exported for one size takes no other.
             threads: CPU threads within one operator; None for one per physical core.
-            setting: what the authors use on a data set, such as "youtube", for memory_every and
+            setting: the authors' preset for a data set, such as "youtube", for memory_every and
                 the options that are not given. Methods without settings take none.
-            options: the method's own.
+            options: the method's own; the default of one that is None.
 
         Raises:
             ModelError: the model cannot be used; the message says why and what to do.
@@ -75,10 +77,9 @@ class Segmenter:
         self._tracker_type = trackers.find(self.bundle)
         given = {"memory_every": memory_every, **options}
         given = {k: v for k, v in given.items() if v is not None}
-        values = {**self._tracker_type.setting(setting), **given}
-        memory_every = values.pop("memory_every", None)
-        self._options = self._tracker_type.check_options(values)
+        self._options, memory_every = configure(self._tracker_type, given, setting)
         self._policy = _memory_policy(self.bundle, memory_every, memory_frames)
+        self._tracker_type.check(self.bundle, self._policy, self._options)
         self._size = _size(self.bundle, size)
         self._backend = backends.create(self.bundle, device, threads)
         self.reset()
@@ -136,9 +137,12 @@ class Segmenter:
         }
         return labels
 
-    def remove(self, ids: Iterable[int]) -> None:
-        """Stop following objects, for good. Raises InputError for an id that is not followed."""
-        removed = list(dict.fromkeys(ids))
+    def remove(self, ids: int | Iterable[int]) -> None:
+        """Stop following an object, or several, for good.
+
+        Raises InputError for an id that is not followed.
+        """
+        removed = list(dict.fromkeys(ids if isinstance(ids, Iterable) else [ids]))
         for object_id in removed:
             if object_id not in self._objects.ids:
                 raise InputError(
@@ -174,10 +178,15 @@ class Segmenter:
 
     @property
     def memory(self) -> MemoryState:
-        """What the memory banks of all objects hold together."""
+        """What the memory banks of all objects hold together.
+
+        The frame in which an object is first marked counts, though it is memorised no sooner than
+        the next frame needs it.
+        """
         if self._tracker is None:
             return MemoryState.of([], self._policy)
-        return self._tracker.memory
+        state = self._tracker.memory
+        return replace(state, frames=state.frames + self._tracker.new_objects)
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -230,8 +239,8 @@ class Segmenter:
         size = frame.shape[0], frame.shape[1]
         if self._geometry is None or self._tracker is None:
             geometry = Geometry(size, self._size)
-            self._tracker = self._tracker_type(
-                self._backend, geometry.working, self._policy, **self._options
+            self._tracker = self._tracker_type.create(
+                self._backend, geometry.working, self._policy, self._options
             )
             self._geometry = geometry
         elif size != self._geometry.frame:
@@ -276,8 +285,8 @@ class Segmenter:
 
 def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) -> MemoryPolicy:
     every = bundle.memory.every if every is None else every
-    if every < 1:
-        raise InputError(f"memory_every is {every}, and should be at least 1")
+    if not isinstance(every, int) or every < 1:
+        raise InputError(f"memory_every must be at least 1, got {every!r}")
     room = None if bundle.engine is None else bundle.engine.memory_frames
     if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
         raise InputError(
@@ -289,7 +298,7 @@ def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) 
     if frames is None:
         return MemoryPolicy(every, bundle.memory.frames)
     if not isinstance(frames, int) or frames < 1:
-        raise InputError(f'memory_frames is {frames!r}, and should be at least 1, or "{UNLIMITED}"')
+        raise InputError(f'memory_frames must be at least 1, or "{UNLIMITED}", got {frames!r}')
     return MemoryPolicy(every, frames)
 
 

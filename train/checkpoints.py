@@ -16,7 +16,7 @@ from vos_deploy.errors import ModelError
 from vos_deploy.files import replacing
 from vos_deploy.models import Network, save_checkpoint
 
-from .options import Options, to_toml
+from .options import TrainOptions, to_toml
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,9 @@ FREE = {"output", "workers", "threads", "save_every", "pictures_every", "half", 
         "imagenet", "imagenet_value", "align_keys", "target_cache"}  # fmt: skip
 
 
-def save(path: Path, state: dict[str, Any], final: Network, options: Options, stage: str) -> None:
+def save(
+    path: Path, state: dict[str, Any], final: Network, options: TrainOptions, stage: str
+) -> None:
     """Write `state` with what says which run it is of, and `final` beside it; whole or not at
     all."""
     content = {
@@ -46,7 +48,7 @@ def save(path: Path, state: dict[str, Any], final: Network, options: Options, st
     )
 
 
-def load(path: Path, model: Network, options: Options, stage: str) -> dict[str, Any]:
+def load(path: Path, model: Network, options: TrainOptions, stage: str) -> dict[str, Any]:
     """The state that `save` wrote. A run of another method, stage or network is refused; options
     that make it another run are named in a warning."""
     with fitting(path):
@@ -86,5 +88,5 @@ def fitting(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _texts(options: Options) -> dict[str, str]:
+def _texts(options: TrainOptions) -> dict[str, str]:
     return {f.name: str(getattr(options, f.name)) for f in dataclasses.fields(options)}

@@ -15,8 +15,9 @@ from typing import Any
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS, find_part
+from vos_deploy.options import add_flags, build
 
-from .options import Options, add_flags, build, read_toml, to_toml
+from .options import TrainOptions, read_toml, to_toml
 from .stage import Stage, Training
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Run:
     method: str
     name: str
     stage: Stage
-    options: Options
+    options: TrainOptions
     print_config: bool = False
 
 
@@ -139,19 +140,11 @@ def check(run: Run) -> None:
             logger.warning("stage %s of %s is meant for --%s too", run.name, run.method, need)
     if not any(getattr(options, root) for root in ROOTS):
         raise InputError("no training data: give --stills, --davis, --youtube or --bl30k")
-    if options.batch < 1 or options.accumulate < 1 or options.batch % options.accumulate:
+    if options.batch % options.accumulate:
         raise InputError(
-            f"--batch {options.batch} cannot be taken in --accumulate {options.accumulate}"
+            f"--batch must be a multiple of --accumulate {options.accumulate}, got {options.batch}"
         )
-    if min(options.size) < 1 or options.frames < 1 or options.objects < 1:
-        raise InputError("--frames and --objects: expected 1 or more")
-    for name in ("video_share", "reverse", "bootstrap"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')}: expected a share from 0 to 1")
-    for name in ("save_every", "iterations", "epochs", "workers", "learning_rate"):
-        low = 1 if name == "save_every" else 0
-        if getattr(options, name) < low:
-            raise InputError(f"--{name.replace('_', '-')}: expected {low} or more")
+    options.size  # noqa: B018 (raises where --crop is no size)
 
 
 def train(run: Run) -> None:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vos_deploy.models.rde.compress import Compression
 from vos_deploy.models.shared_keys import KeyEncoder, normalize
-from vos_deploy.models.stm import STM
 
 from .data.mixture import Sample
 
@@ -30,14 +28,10 @@ class KeyParts:
     memory_key: nn.Conv2d
     prepare: Callable[[Tensor], Tensor] = torch.clone
 
-    @classmethod
-    def of(cls, model: STM) -> KeyParts:
-        return cls(model.Encoder_Q, model.Encoder_M, model.KV_Q_r4.Key, model.KV_M_r4.Key)
-
 
 @torch.no_grad()
 def align_keys(
-    model: STM | KeyParts,
+    parts: KeyParts,
     clips: Dataset[Sample],
     samples: int = 300,
     sharpness: float = 8.0,
@@ -52,7 +46,6 @@ def align_keys(
     r4 of the same frame. The memory trunk starts as a copy of the query trunk, its mask
     convolutions faint, so that it sees what the query sees.
     """
-    parts = KeyParts.of(model) if isinstance(model, STM) else model
     parts.memory_trunk.load_state_dict(parts.query_trunk.state_dict(), strict=False)
     for name, stem in parts.memory_trunk.named_children():
         if isinstance(stem, nn.Conv2d) and name != "conv1":
@@ -88,7 +81,7 @@ def align_shared_key(
     sharpness: float = 8.0,
 ) -> None:
     """The same where one key serves as query and memory key and similarity is the negative squared
-    distance (RDE-VOS, IMSFR): `head` becomes the whitened principal components of f16, scaled so
+    distance: `head` becomes the whitened principal components of f16, scaled so
     that a position scores `sharpness` more with itself than with another on average.
     """
     features = torch.cat(
@@ -97,25 +90,6 @@ def align_shared_key(
     dims = head.out_channels
     set_pointwise(head, *whitening(features, dims, (sharpness / (2 * dims**0.5)) ** 0.5))
     logger.info("keys aligned")
-
-
-@torch.no_grad()
-def compress_to_mean(compression: Compression, faint: float = 0.05) -> None:
-    """Let the compression of RDE-VOS give about the mean of the old embedding and the new frame.
-
-    Otherwise its keys match nothing at first, and what it is read for is noise.
-    """
-    for branch, squeeze in (
-        (compression.key_encoder, compression.compress_key),
-        (compression.value_encoder, compression.compress_value),
-    ):
-        nn.init.zeros_(branch.non_local.W.weight)
-        assert branch.non_local.W.bias is not None and squeeze.bias is not None
-        nn.init.zeros_(branch.non_local.W.bias)
-        branch.conv1.conv1.weight.mul_(faint)
-        squeeze.weight.mul_(faint)
-        squeeze.weight[:, :, :, 1, 1] += 0.5 * torch.eye(len(squeeze.weight))[..., None]
-        nn.init.zeros_(squeeze.bias)
 
 
 def whitening(features: Tensor, dims: int, scale: float) -> tuple[Tensor, Tensor]:

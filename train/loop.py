@@ -26,7 +26,7 @@ from vos_deploy.models import Network
 from . import checkpoints
 from .data.files import BadFiles
 from .data.mixture import Sample, collate
-from .options import Options
+from .options import TrainOptions
 from .processes import Processes, random_state, restore_random_state
 from .schedule import Step, learning_rate
 from .task import Task
@@ -45,7 +45,7 @@ class Trainer:
         self,
         task: Task,
         clips: Dataset[Sample],
-        options: Options,
+        options: TrainOptions,
         processes: Processes,
         stage: str = "",
         epochs: float = 1.0,

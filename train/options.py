@@ -1,45 +1,33 @@
-# ruff: noqa: RUF009 (option() makes a field)
-"""The options of a run: their defaults, what the command line and TOML files make of them.
+"""The options of a run, and the TOML files that hold them.
 
-A method adds its own by a subclass of `Options` (in `stages/`). Nothing here imports PyTorch.
+A method adds its own by a subclass of `TrainOptions`. Nothing here imports PyTorch.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-import functools
 import json
 import tomllib
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vos_deploy.errors import InputError
-
-
-def option(
-    default: Any, help: str, group: str, choices: Sequence[str] = (), metavar: str | None = None
-) -> Any:
-    """A field of `Options` that is also a flag and a TOML key."""
-    metadata = {"help": help, "group": group, "choices": tuple(choices), "metavar": metavar}
-    return field(default=default, metadata=metadata)
+from vos_deploy.options import Options, option
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions(Options):
     """What every method has. One iteration is one optimiser step of `batch` clips per process."""
 
     output: Path = option(Path("runs/run"), "checkpoints and TensorBoard log", "run")
     seed: int = option(0, "of weights and clips", "run")
-    workers: int = option(2, "processes that prepare clips", "run")
-    threads: int = option(0, "CPU threads; 0: all", "run")
-    save_every: int = option(500, "steps between checkpoints", "run")
-    pictures_every: int = option(500, "steps between pictures in the log; 0: none", "run")
+    workers: int = option(2, "processes that prepare clips", "run", at_least=0)
+    threads: int = option(0, "CPU threads; 0: all", "run", at_least=0)
+    save_every: int = option(500, "steps between checkpoints", "run", at_least=1)
+    pictures_every: int = option(
+        500, "steps between pictures in the log; 0: none", "run", at_least=0
+    )
     half: bool = option(False, "write model.safetensors in half precision", "run")
 
     imagenet: Path | None = option(
@@ -71,12 +59,16 @@ class Options:
         (), "clips that are drawn of a set in an epoch instead", "data", metavar="NAME=CLIPS"
     )
     video_share: float = option(
-        0.0, "share of clips from videos, where there are stills too; 0: as the sizes are", "data"
+        0.0,
+        "share of clips from videos, where there are stills too; 0: as the sizes are",
+        "data",
+        at_least=0,
+        at_most=1,
     )
 
     crop: str = option("384", "size of the clips, 384 or 480x854", "clips")
-    frames: int = option(3, "frames of a clip", "clips")
-    objects: int = option(3, "most objects of a clip", "clips")
+    frames: int = option(3, "frames of a clip", "clips", at_least=1)
+    objects: int = option(3, "most objects of a clip", "clips", at_least=1)
     per_object: bool = option(False, "an epoch visits each object, not each video", "clips")
     smallest: int = option(100, "pixels that an object has at least in the first frame", "clips")
     order: str = option(
@@ -92,9 +84,11 @@ class Options:
     youtube_skip: tuple[str, ...] = option(
         (), "the same for YouTube-VOS, which is annotated every fifth frame", "clips"
     )
-    reverse: float = option(0.5, "share of clips that run backwards", "clips")
-    still_recipe: str = option("mixed", "augmentation of still images", "clips")
-    video_recipe: str = option("mixed", "augmentation of videos", "clips")
+    reverse: float = option(
+        0.5, "share of clips that run backwards", "clips", at_least=0, at_most=1
+    )
+    still_augmentation: str = option("mixed", "augmentation of still images", "clips")
+    video_augmentation: str = option("mixed", "augmentation of videos", "clips")
     void: str = option(
         "ignore", "pixels whose owner is not known cost nothing, or are background", "clips",
         choices=("ignore", "background"),
@@ -119,11 +113,13 @@ class Options:
         choices=("exact", "released"),
     )  # fmt: skip
 
-    iterations: int = option(100_000, "optimiser steps", "learning")
-    epochs: float = option(0.0, "passes through the data; instead of --iterations", "learning")
-    batch: int = option(4, "clips per step and process", "learning")
-    accumulate: int = option(1, "pieces a batch is taken in", "learning")
-    learning_rate: float = option(1e-5, "of Adam", "learning")
+    iterations: int = option(100_000, "optimiser steps", "learning", at_least=0)
+    epochs: float = option(
+        0.0, "passes through the data; instead of --iterations", "learning", at_least=0
+    )
+    batch: int = option(4, "clips per step and process", "learning", at_least=1)
+    accumulate: int = option(1, "pieces a batch is taken in", "learning", at_least=1)
+    learning_rate: float = option(1e-5, "of Adam", "learning", at_least=0)
     weight_decay: float = option(0.0, "of Adam", "learning")
     amsgrad: bool = option(False, "Adam with the largest second moment so far", "learning")
     schedule: str = option(
@@ -137,7 +133,11 @@ class Options:
     rate_floor: float = option(0.0, "the least of the cosine, as a share of the rate", "learning")
     rate_plateaus: int = option(0, "constant pieces of the cosine; 0: a smooth one", "learning")
     bootstrap: float = option(
-        1.0, "share of pixels, the hardest, that count in the cross-entropy", "learning"
+        1.0,
+        "share of pixels, the hardest, that count in the cross-entropy",
+        "learning",
+        at_least=0,
+        at_most=1,
     )
     bootstrap_from: int = option(0, "step before which all pixels count", "learning")
     bootstrap_until: int = option(0, "step until which the share falls linearly", "learning")
@@ -153,51 +153,28 @@ class Options:
         """Height and width of the clips."""
         parts = self.crop.split("x")
         if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-            raise InputError(f"--crop {self.crop}: expected a side, 384, or a size, 480x854")
+            raise InputError(f"--crop must be a side, 384, or a size, 480x854, got {self.crop!r}")
         return int(parts[0]), int(parts[-1])
 
 
-def kind(options: type[Options], name: str) -> tuple[type, bool]:
-    """Type of one value of a field, and whether it holds several."""
-    hint = _hints(typing.cast(Any, options))[name]
-    if typing.get_origin(hint) is tuple:
-        return typing.get_args(hint)[0], True
-    if isinstance(hint, types.UnionType):
-        return next(t for t in typing.get_args(hint) if t is not type(None)), False
-    return hint, False
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
-@functools.cache
-def _hints(options: type) -> dict[str, Any]:
-    return typing.get_type_hints(options)
+@dataclass(frozen=True)
+class SharedKeyOptions(TrainOptions):
+    """What methods share whose frames have one key, whatever the objects: see `shared_keys`."""
 
-
-def add_flags(
-    parser: argparse.ArgumentParser, options: type[Options], shown: Mapping[str, Any]
-) -> None:
-    """A flag per field; `shown` are the values that apply where a flag is not given."""
-    groups: dict[str, Any] = {}
-    for item in dataclasses.fields(options):
-        group = item.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        of, several = kind(options, item.name)
-        default = shown.get(item.name, item.default)
-        text = " ".join(map(str, default)) if several else str(default)
-        empty = default is None or text == ""
-        details: dict[str, Any] = {
-            "default": argparse.SUPPRESS,
-            "help": item.metadata["help"] + ("" if empty else f" (default: {text})"),
-        }
-        if of is bool:
-            details["action"] = argparse.BooleanOptionalAction
-        else:
-            details |= {"type": of, "metavar": item.metadata["metavar"]}
-            if several:
-                details["nargs"] = "*"
-            if item.metadata["choices"]:
-                details |= {"choices": item.metadata["choices"]}
-        groups[group].add_argument("--" + item.name.replace("_", "-"), **details)
+    backbone: str = option("resnet50", "of the key encoder", "network", choices=BACKBONES)
+    imagenet_value: Path | None = option(
+        None,
+        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
+        "encoder is a ResNet-18 too",
+        "network",
+    )
+    decoder_width: int = option(512, "channels of the decoder", "network", at_least=1)
+    align_keys: bool = option(
+        False, "before the first step, set the key head so that like looks match", "network"
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -214,51 +191,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     return flat
 
 
-def build(options: type[Options], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
-    """Options from layers of (where they come from, values); later layers win.
-
-    Raises InputError for a name there is not and a value of another type or outside its choices.
-    """
-    names = {item.name: item for item in dataclasses.fields(options)}
-    values: dict[str, Any] = {}
-    for source, layer in layers:
-        for name, value in layer.items():
-            key = name.replace("-", "_")
-            if key not in names:
-                near = difflib.get_close_matches(key, names, 1)
-                hint = f": did you mean {near[0]}?" if near else ""
-                raise InputError(f"{source}: there is no option {name}{hint}")
-            values[key] = _convert(options, key, value, source)
-            choices = names[key].metadata["choices"]
-            if choices and values[key] not in choices:
-                raise InputError(
-                    f"{source}: {name} is {value!r}, expected one of {', '.join(choices)}"
-                )
-    return options(**values)
-
-
-def _convert(options: type[Options], name: str, value: Any, source: str) -> Any:
-    of, several = kind(options, name)
-    if several:
-        # A single value is a list of one.
-        listed = value if isinstance(value, list | tuple) else [value]
-        return tuple(_single(of, v, name, source) for v in listed)
-    return None if value is None else _single(of, value, name, source)
-
-
-def _single(of: type, value: Any, name: str, source: str) -> Any:
-    if of is str and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # crop = 384
-    if of is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if of is Path and isinstance(value, str):
-        return Path(value)
-    if not isinstance(value, of) or (of is int and isinstance(value, bool)):
-        raise InputError(f"{source}: {name} is {value!r}, expected {of.__name__}")
-    return value
-
-
-def to_toml(options: Options, **first: str) -> str:
+def to_toml(options: TrainOptions, **first: str) -> str:
     """The options as TOML that `--config` takes; None and empty values as comments."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in first.items()]
     group = ""

@@ -9,7 +9,7 @@ from typing import Self
 
 from vos_deploy.errors import InputError
 
-from .options import Options
+from .options import TrainOptions
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Step:
         return self.share * self.epochs
 
 
-def learning_rate(options: Options, iteration: int) -> float:
+def learning_rate(options: TrainOptions, iteration: int) -> float:
     """Learning rate of an iteration: linear warm-up, then the schedule.
 
     steps: times `gamma` at each milestone. cosine: from the full rate to `rate_floor` of it at the
@@ -51,12 +51,12 @@ def learning_rate(options: Options, iteration: int) -> float:
     return options.learning_rate * factor
 
 
-def to_iterations(milestone: float, options: Options) -> float:
+def to_iterations(milestone: float, options: TrainOptions) -> float:
     """A milestone below 1 is a share of the run."""
     return milestone * options.iterations if milestone < 1 else milestone
 
 
-def bootstrap_share(options: Options, iteration: int) -> float:
+def bootstrap_share(options: TrainOptions, iteration: int) -> float:
     """Share of the pixels, the hardest, that count in the cross-entropy.
 
     All before `bootstrap_from`, then linearly fewer, down to `bootstrap` at `bootstrap_until`: the

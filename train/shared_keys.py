@@ -1,4 +1,4 @@
-"""What STCN and its descendants share in training: a frame has one key, whatever the objects.
+"""What methods share in training whose frames have one key, whatever the objects.
 
 B clips of T frames, K objects, N memory positions, h = H / 16, w = W / 16. Under mixed precision
 similarities, softmaxes and logarithms stay in float32.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vos_deploy.errors import InputError
+from vos_deploy.models import Network
 from vos_deploy.models.aggregate import soft_aggregate
 from vos_deploy.models.imagenet import load_imagenet
-from vos_deploy.models.imsfr import IMSFR
 from vos_deploy.models.shared_keys import STRIDE, memory_read, normalize
-from vos_deploy.models.stcn import STCN
 
-from .methods.imsfr.stages import IMSFROptions
-from .methods.stcn.stages import STCNOptions
-from .task import Batch, Task
+from .options import SharedKeyOptions
+from .task import Batch, Task, check_multiple
 
 OWN_NAMES = {"layer1": "res2", "layer2": "layer2", "layer3": "layer3"}
 TORCHVISION_NAMES = {name: name for name in OWN_NAMES}
@@ -63,18 +61,17 @@ class SharedKeyTask(Task):
     Soft predictions go into the memory without being detached: gradients reach back through it.
     """
 
-    model: STCN | IMSFR
-    options: STCNOptions | IMSFROptions
+    model: Any  # with a key_encoder, a value_encoder and a decoder
+    options: SharedKeyOptions
 
-    def __init__(self, model: STCN | IMSFR, options: STCNOptions | IMSFROptions) -> None:
+    def __init__(self, model: Network, options: SharedKeyOptions) -> None:
         super().__init__(model, options)
         self.leave_others_out()
 
     @classmethod
-    def check(cls, options: STCNOptions | IMSFROptions) -> None:  # type: ignore[override]
+    def check(cls, options: SharedKeyOptions) -> None:  # type: ignore[override]
         super().check(options)
-        if min(options.size) < 64 or options.size[0] % STRIDE or options.size[1] % STRIDE:
-            raise InputError(f"--crop {options.crop}: expected multiples of {STRIDE}, 64 or more")
+        check_multiple("--crop", STRIDE, *options.size)
         if options.imagenet_value is not None and not options.imagenet_value.is_file():
             raise InputError(f"no ImageNet weights at {options.imagenet_value}")
         if options.imagenet and options.backbone != "resnet18" and not options.imagenet_value:

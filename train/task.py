@@ -13,8 +13,11 @@ from vos_deploy.errors import InputError
 from vos_deploy.models import Network, load_checkpoint, load_weights
 
 from .data.mixture import Sample
-from .options import Options
+from .options import TrainOptions
 from .schedule import Step
+
+# Four tokens: in less there is nothing to find again.
+SMALLEST = 64
 
 Batch = dict[str, Tensor]
 Losses = dict[str, Tensor]
@@ -43,12 +46,12 @@ class Task(nn.Module):
     # A batch may leave parameters without a gradient: DistributedDataParallel must know.
     unused_parameters = False
 
-    def __init__(self, model: Network, options: Options) -> None:
+    def __init__(self, model: Network, options: TrainOptions) -> None:
         super().__init__()
         self.model, self.options = model, options
 
     @classmethod
-    def build(cls, options: Options) -> Self:
+    def build(cls, options: TrainOptions) -> Self:
         """The task with its network, started from `options.imagenet` and `options.initial`."""
         task = cls(cls.network(options), options)
         if options.imagenet is not None:
@@ -59,16 +62,20 @@ class Task(nn.Module):
 
     @classmethod
     @abstractmethod
-    def network(cls, options: Options) -> Network:
+    def network(cls, options: TrainOptions) -> Network:
         """An untrained network."""
 
     @classmethod
-    def check(cls, options: Options) -> None:
+    def check(cls, options: TrainOptions) -> None:
         """Raise InputError for options that do not go together, before anything is built."""
         if options.initial is not None and not options.initial.is_file():
             raise InputError(f"no checkpoint at {options.initial}")
         if options.imagenet is not None and not options.imagenet.is_file():
             raise InputError(f"no ImageNet weights at {options.imagenet}")
+        if options.frames < 2:
+            raise InputError(f"--frames must be at least 2, got {options.frames}")
+        if min(options.size) < SMALLEST:
+            raise InputError(f"--crop must have sides of at least {SMALLEST}, got {options.crop}")
 
     @abstractmethod
     def forward(self, batch: Batch, step: Step) -> Losses:
@@ -111,3 +118,10 @@ class Task(nn.Module):
             if not group["params"]:
                 raise InputError(f"--slow {prefix}: no parameter that is trained begins so")
         return [group for group in groups if group["params"]]
+
+
+def check_multiple(flag: str, of: int, *values: int) -> None:
+    """Raise InputError unless the value of a flag, one number or several, is made of multiples."""
+    if any(value < of or value % of for value in values):
+        text = "x".join(map(str, values))
+        raise InputError(f"{flag} must be a multiple of {of}, got {text}")

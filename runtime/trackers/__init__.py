@@ -4,9 +4,9 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 from vos_deploy.methods import METHODS, find_part
 
-from .base import Option, Tracker
+from .base import Tracker
 
-__all__ = ["Option", "Tracker", "find", "find_all"]
+__all__ = ["Tracker", "find", "find_all"]
 
 
 def find_all() -> dict[str, type[Tracker]]:

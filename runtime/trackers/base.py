@@ -2,39 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vos_deploy.errors import InputError, ModelError
+from vos_deploy.bundle import Bundle
+from vos_deploy.errors import ModelError
+from vos_deploy.options import Options
 
 from ..backends import Array, Backend
 from ..estimate import blank, release
 from ..memory import MemoryPolicy, MemoryState
-
-
-@dataclass(frozen=True)
-class Option:
-    """A setting of one method, spelled the same in Python and on the command line."""
-
-    name: str
-    kind: type
-    default: Any
-    help: str
-    choices: tuple[Any, ...] = ()
-
-    def check(self, value: Any) -> None:
-        """Raise InputError unless `value` is of the right type and among the choices."""
-        if type(value) is not self.kind:
-            raise InputError(
-                f"option {self.name!r} should be a {self.kind.__name__}, and is {value!r}"
-            )
-        if self.choices and value not in self.choices:
-            listed = ", ".join(map(str, self.choices))
-            raise InputError(f"option {self.name!r} should be one of {listed}, and is {value!r}")
 
 
 class Tracker(ABC):
@@ -45,26 +25,30 @@ class Tracker(ABC):
     that the last frame of a video is never memorised in vain.
 
     graphs: the graphs the method runs.
-    options: the settings the method has beyond those of all methods.
+    option_type: the options that the method has beyond those of all methods.
     grows: whether more memory frames make for more work, so that memory_frames matters.
     memorizes_all: whether every frame is memorised, for the next one at least.
-    settings: what the authors use on each data set, by name: values of options and
+    settings: the authors' presets by name, for a data set each: values of options and
         `memory_every`.
     """
 
     graphs: ClassVar[tuple[str, ...]]
-    options: ClassVar[tuple[Option, ...]] = ()
+    option_type: ClassVar[type[Options]] = Options
     grows: ClassVar[bool] = True
     memorizes_all: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
-        """`size`: (H, W) of the image. A subclass takes its options as keywords."""
+    def __init__(
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
+    ) -> None:
+        """`size`: (H, W) of the image; `options` of `option_type`, and `check` has passed."""
         self.backend = backend
         self.size = size
         self.policy = policy
+        self.options = options
         self.frame = -1  # index of the current frame
         self.annotated: list[bool] = []  # per object: was its mask given in the current frame?
+        self.new_objects = 0  # marked in the current frame, which is memorised with the next
         self.image = backend.empty((*size, 3), np.uint8)
         self._other_image = backend.empty((*size, 3), np.uint8)
         self.labels = backend.empty(size, np.uint8)
@@ -72,31 +56,16 @@ class Tracker(ABC):
         backend.upload(blank(self.map_size), self.probabilities)
 
     @classmethod
-    def check_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All options of the method: those given, and the defaults of the rest.
-
-        Raises InputError for an option the method does not have, or a value it does not take.
-        """
-        known = {option.name: option for option in cls.options}
-        for name, value in given.items():
-            if name not in known:
-                raise InputError(
-                    f"{cls.__name__} has no option {name!r}; it has {', '.join(known) or 'none'}"
-                )
-            known[name].check(value)
-        return {name: given.get(name, option.default) for name, option in known.items()}
+    def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
+        """Raise InputError for what does not go together, before the first frame."""
+        return
 
     @classmethod
-    def setting(cls, name: str | None) -> Mapping[str, Any]:
-        """The named setting; nothing for None. Raises InputError for a name that is none."""
-        if name is None:
-            return {}
-        if name not in cls.settings:
-            raise InputError(
-                f"{cls.__name__} has no setting {name!r}; "
-                f"it has {', '.join(cls.settings) or 'none'}"
-            )
-        return cls.settings[name]
+    def create(
+        cls, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
+    ) -> "Tracker":
+        """The tracker for these options, where one class does not do for all."""
+        return cls(backend, size, policy, options)
 
     @property
     def num_objects(self) -> int:
@@ -156,6 +125,7 @@ class Tracker(ABC):
         self.image, self._other_image = self._other_image, self.image
         self.frame += 1
         self.annotated = [False] * self.num_objects
+        self.new_objects = 0
         if self.num_objects:
             self.segment()
 
@@ -176,6 +146,7 @@ class Tracker(ABC):
         """
         for _ in range(len(probabilities) - 1 - self.num_objects):
             self.annotated.append(False)
+            self.new_objects += 1
             self.add()
         for slot in slots:
             self.annotated[slot - 1] = True
@@ -188,6 +159,8 @@ class Tracker(ABC):
     def remove(self, slots: Sequence[int]) -> None:
         """Forget objects. Their pixels of the current frame become background."""
         remaining = release(self.backend.download(self.probabilities), slots)
+        oldest_new = self.num_objects - self.new_objects + 1
+        self.new_objects -= sum(slot >= oldest_new for slot in slots)
         for slot in sorted(slots, reverse=True):  # from behind, so that no slot moves under us
             del self.annotated[slot - 1]
             self.drop(slot)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
-from vos_deploy.errors import InputError
+from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
 from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
-from .base import Option
 from .shared_keys import Group, SharedKeys
 
 
@@ -64,7 +63,26 @@ SAMPLINGS = {
 }
 
 
-class Memory:
+@dataclass(frozen=True)
+class IMSFROptions(Options):
+    sampling: str = option(
+        "davis2017",
+        "which memory frames a query reads, by the data set the rule was made for; youtube: each "
+        "object has a memory of its own",
+        choices=tuple(SAMPLINGS),
+    )
+    top_k: int = option(
+        4,
+        "memory positions that each position of a frame reads from",
+        at_least=1,
+        metavar="N",
+    )
+    seed: int = option(
+        0, "of the random share of the sample; every video starts from it", metavar="N"
+    )
+
+
+class SampledMemory:
     """The memory frames of a group, and the value that the latest of them is read with.
 
     bank: keys [hw, Ck] and values [hw, G * Cv] of all of them.
@@ -83,7 +101,7 @@ class Memory:
         self.latest_value = without_columns(self._backend, self.latest_value, start, stop)
 
 
-class IMSFR(SharedKeys[Memory]):
+class IMSFR(SharedKeys[SampledMemory]):
     """Memory: the annotated frame and every `policy.every`-th frame after it.
 
     A query reads three times: the `top_k` most similar tokens of a sample of all memory frames,
@@ -99,18 +117,8 @@ class IMSFR(SharedKeys[Memory]):
     """
 
     graphs = ("encoder", "memorize", "memory_read", "frame_read", "decoder")
-    options = (
-        Option(
-            "sampling",
-            str,
-            "davis2017",
-            "which memory frames a query reads, by the data set the rule was made for; youtube: "
-            "each object has a memory of its own",
-            tuple(SAMPLINGS),
-        ),
-        Option("top_k", int, 4, "most similar memory positions that count, per query position"),
-        Option("seed", int, 0, "of the random share of the sample; every video starts from it"),
-    )
+    option_type = IMSFROptions
+    options: IMSFROptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "davis2016": {"memory_every": 6, "sampling": "davis2016", "top_k": 12},
         "davis2017": {"memory_every": 6, "sampling": "davis2017", "top_k": 4},
@@ -118,32 +126,18 @@ class IMSFR(SharedKeys[Memory]):
     }
 
     def __init__(
-        self,
-        backend: Backend,
-        size: tuple[int, int],
-        policy: MemoryPolicy,
-        sampling: str,
-        top_k: int,
-        seed: int,
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: IMSFROptions
     ) -> None:
-        super().__init__(backend, size, policy)
-        self.sampling = SAMPLINGS[sampling]
-        self.sampler: Sampler = RandomSampler(seed)
-        self._separate = sampling == "youtube"
+        super().__init__(backend, size, policy, options)
+        self.sampling = SAMPLINGS[options.sampling]
+        self.sampler: Sampler = RandomSampler(options.seed)
         self._top_k = backend.empty((1,), np.int64)
-        backend.upload(np.array([top_k]), self._top_k)
+        backend.upload(np.array([options.top_k]), self._top_k)
         self._frames = backend.empty((0,), np.int64)
-
-    @classmethod
-    def check_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        options = super().check_options(given)
-        if options["top_k"] < 1:
-            raise InputError(f"option 'top_k' should be at least 1, and is {options['top_k']}")
-        return options
 
     @property
     def separate(self) -> bool:
-        return self._separate
+        return self.options.sampling == "youtube"
 
     @property
     def memory(self) -> MemoryState:
@@ -153,11 +147,11 @@ class IMSFR(SharedKeys[Memory]):
         held = sum(memory.bank.nbytes + memory.latest_value.nbytes for memory in memories)
         return MemoryState(state.frames, state.capacity, held, state.evicts)
 
-    def new_memory(self, objects: int) -> Memory:
+    def new_memory(self, objects: int) -> SampledMemory:
         dtype = self.features["query_key"].dtype
         key, value = ((self.hw, c) for c in (self.key_channels, objects * self.value_channels))
         bank = MemoryBank(self.backend, key, value, dtype, self.policy.frames)
-        return Memory(self.backend, bank, value, dtype)
+        return SampledMemory(self.backend, bank, value, dtype)
 
     def allocate(self) -> None:
         super().allocate()
@@ -165,7 +159,7 @@ class IMSFR(SharedKeys[Memory]):
         dtype = self.features["query_key"].dtype
         self.readout, self.first, self.latest = (self.backend.empty(shape, dtype) for _ in range(3))
 
-    def remember(self, group: Group[Memory]) -> None:
+    def remember(self, group: Group[SampledMemory]) -> None:
         bank = group.memory.bank
         # A bank with room for the annotated frame alone takes no other.
         if bank.keeps_only_first and not any(self.annotated[group.slots]):
@@ -189,7 +183,7 @@ class IMSFR(SharedKeys[Memory]):
             },
         )
 
-    def read(self, group: Group[Memory]) -> None:
+    def read(self, group: Group[SampledMemory]) -> None:
         bank = group.memory.bank
         keys, slots = bank.keys, group.slots
         values: Array = bank.values.reshape((keys.shape[0], group.objects, self.value_channels))
@@ -205,14 +199,15 @@ class IMSFR(SharedKeys[Memory]):
             {"readout": self.readout[slots]},
         )
         first, newest = (
-            slice(slot * self.hw, (slot + 1) * self.hw) for slot in (bank.order[0], bank.order[-1])
+            slice(entry * self.hw, (entry + 1) * self.hw)
+            for entry in (bank.order[0], bank.order[-1])
         )
         latest_value = group.memory.latest_value.reshape(values[newest].shape)
         self._read_frame(keys[first], values[first], self.first[slots])
         self._read_frame(keys[newest], latest_value, self.latest[slots])
 
     def _select(self, bank: MemoryBank) -> Array:
-        """The slots of the memory frames to be read, int64 [S]."""
+        """The entries of the memory frames to be read, int64 [S]."""
         positions = self.sampling.select(bank.frames, self.sampler)
         chosen = np.array([bank.order[position] for position in positions], np.int64)
         if len(chosen) > self._frames.shape[0]:

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
+from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
 from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
-from .base import Option
 from .shared_keys import Group, SharedKeys
 
 
@@ -18,21 +19,22 @@ from .shared_keys import Group, SharedKeys
 class Layout:
     """What a mode remembers, and what of it is read.
 
-    slots: what each slot holds. "gt" is the first frame and stays; "last" is the newest memory
+    entries: what each entry holds. "gt" is the first frame and stays; "last" is the newest memory
         frame; "rde" is the recurrent embedding, which starts as the first frame and takes in every
         later one. What is there twice is read twice, and counts twice in the softmax.
-    first: how many slots are read until a second frame is memorised. All hold the first till then.
+    first: how many entries are read until a second frame is memorised. All hold the first
+        till then.
     """
 
-    slots: tuple[str, ...]
+    entries: tuple[str, ...]
     first: int
 
     @property
     def evicts(self) -> str:
         """What becomes of the other memory frames."""
-        kept = [n for slot, n in (("gt", "first"), ("last", "newest")) if slot in self.slots]
+        kept = [n for entry, n in (("gt", "first"), ("last", "newest")) if entry in self.entries]
         frames = f"all but {' and '.join(kept)}" if kept else "all"
-        return f"{frames}, compressed into one" if "rde" in self.slots else frames
+        return f"{frames}, compressed into one" if "rde" in self.entries else frames
 
 
 LAYOUTS = {
@@ -44,14 +46,36 @@ LAYOUTS = {
     "gt": Layout(("gt",), first=1),
     "last": Layout(("last",), first=1),
 }
-GROWING = "stm"  # the mode that keeps memory frames as they are, up to the capacity of a bank
+ALL_FRAMES = "all-frames"  # the mode that keeps memory frames as they are, up to a bank's capacity
+MODES = (*LAYOUTS, ALL_FRAMES)
+
+
+@dataclass(frozen=True)
+class RDEOptions(Options):
+    mode: str = option(
+        "two-frames-compress",
+        "what is remembered of past frames",
+        choices=MODES,
+        aliases={"stm": ALL_FRAMES},  # as the released code calls it
+    )
+    top_k: int = option(
+        40,
+        "memory positions that each position of a frame reads from",
+        at_least=1,
+        metavar="N",
+    )
+
+
+def compresses(mode: str) -> bool:
+    """Whether a mode has the recurrent embedding."""
+    return mode in LAYOUTS and "rde" in LAYOUTS[mode].entries
 
 
 class RecurrentMemory:
-    """The slots of a layout, for G objects that share their keys and their first frame.
+    """The entries of a layout, for G objects that share their keys and their first frame.
 
-    What is read is always the first slots: one block of keys [tokens, Ck] and values
-    [tokens, G * Cv]. Behind them is room for a new frame that no slot keeps, and for the new
+    What is read is always the first entries: one block of keys [tokens, Ck] and values
+    [tokens, G * Cv]. Behind them is room for a new frame that no entry keeps, and for the new
     embedding while the old one is being read.
     """
 
@@ -69,9 +93,9 @@ class RecurrentMemory:
         self._grid = grid
         self._value_channels = value_shape[1]
         self._written = 0  # frames memorised so far; two stand for more
-        slots = len(layout.slots)
-        self._newest = layout.slots.index("last") if "last" in layout.slots else slots
-        self._spare = max(slots, self._newest + 1)
+        entries = len(layout.entries)
+        self._newest = layout.entries.index("last") if "last" in layout.entries else entries
+        self._spare = max(entries, self._newest + 1)
         tokens = (self._spare + 1, grid[0] * grid[1])
         self._keys = backend.empty((*tokens, key_channels), np.float32)
         self._values = backend.empty((*tokens, value_shape[0] * value_shape[1]), np.float32)
@@ -93,7 +117,7 @@ class RecurrentMemory:
 
     @property
     def capacity(self) -> int:
-        return len(set(self._layout.slots))
+        return len(set(self._layout.entries))
 
     @property
     def nbytes(self) -> int:
@@ -103,20 +127,20 @@ class RecurrentMemory:
     @property
     def keeps_only_first(self) -> bool:
         """Whether later frames change nothing, and need not be written."""
-        return set(self._layout.slots) == {"gt"}
+        return set(self._layout.entries) == {"gt"}
 
     def write(self) -> tuple[Array, Array]:
         """Views for a new frame, key [1, hw, Ck] and value [1, hw, G * Cv], to be filled; `commit`
         then takes the frame in."""
-        return self._slot(self._newest if self._written else 0)
+        return self._entry(self._newest if self._written else 0)
 
     def commit(self) -> None:
         """Take in the frame written last; with an embedding this runs `compress`."""
         if not self._written:
-            for slot in range(1, len(self._layout.slots)):
-                self._copy(0, slot)
-        elif "rde" in self._layout.slots:
-            embedding = self._layout.slots.index("rde")
+            for entry in range(1, len(self._layout.entries)):
+                self._copy(0, entry)
+        elif "rde" in self._layout.entries:
+            embedding = self._layout.entries.index("rde")
             self._compress(embedding)
             self._copy(self._spare, embedding)
         self._written = min(2, self._written + 1)
@@ -126,9 +150,9 @@ class RecurrentMemory:
         self._values = without_columns(self._backend, self._values, start, stop)
 
     def _compress(self, old: int) -> None:
-        """Fill the spare slot with the embedding of slot `old` and the newest frame."""
-        (old_key, old_value), (new_key, new_value) = map(self._slot, (old, self._newest))
-        key, value = self._slot(self._spare)
+        """Fill the spare entry with the embedding of entry `old` and the newest frame."""
+        (old_key, old_value), (new_key, new_value) = map(self._entry, (old, self._newest))
+        key, value = self._entry(self._spare)
         columns = (value.shape[2] // self._value_channels, self._value_channels)
         key_map, value_map = (*self._grid, key.shape[2]), (*self._grid, *columns)
         self._backend.run(
@@ -142,17 +166,17 @@ class RecurrentMemory:
             {"key": key[0], "value": value[0].reshape((value.shape[1], *columns))},
         )
 
-    def _slot(self, index: int) -> tuple[Array, Array]:
-        slot = slice(index, index + 1)
-        return self._keys[slot], self._values[slot]
+    def _entry(self, index: int) -> tuple[Array, Array]:
+        entry = slice(index, index + 1)
+        return self._keys[entry], self._values[entry]
 
     def _copy(self, source: int, target: int) -> None:
-        for one, other in zip(self._slot(source), self._slot(target), strict=True):
+        for one, other in zip(self._entry(source), self._entry(target), strict=True):
             self._backend.copy(one, other)
 
     def _tokens(self, buffer: Array) -> Array:
-        slots = (0, self._layout.first, len(self._layout.slots))[self._written]
-        view: Array = buffer[:slots].reshape((slots * buffer.shape[1], buffer.shape[2]))
+        entries = (0, self._layout.first, len(self._layout.entries))[self._written]
+        view: Array = buffer[:entries].reshape((entries * buffer.shape[1], buffer.shape[2]))
         return view
 
 
@@ -166,16 +190,8 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
     """
 
     grows = False
-    options = (
-        Option(
-            "mode",
-            str,
-            "two-frames-compress",
-            "what is remembered of past frames",
-            (*LAYOUTS, GROWING),
-        ),
-        Option("top_k", int, 40, "memory positions that each position of a frame reads from"),
-    )
+    option_type = RDEOptions
+    options: RDEOptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "davis2017": {"memory_every": 3, "top_k": 40},
         "davis2016": {"memory_every": 3, "top_k": 40},
@@ -183,32 +199,28 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
     }
 
     def __init__(
-        self,
-        backend: Backend,
-        size: tuple[int, int],
-        policy: MemoryPolicy,
-        mode: str = "two-frames-compress",
-        top_k: int = 40,
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: RDEOptions
     ) -> None:
-        super().__init__(backend, size, policy)
-        self.layout = LAYOUTS.get(mode)
-        if top_k < 1:
-            raise InputError(f"option 'top_k' is {top_k}, and should be at least 1")
-        if self.layout and "rde" in self.layout.slots:
-            if "compress" not in backend.bundle.graphs:
-                free = [m for m in (*LAYOUTS, GROWING) if "compress" not in m]
-                raise InputError(
-                    f"the network of {backend.bundle.path} cannot compress its memory (its "
-                    f"checkpoint is of the first training stage), which the mode {mode!r} needs; "
-                    f"choose one of {', '.join(free)}"
-                )
-            if min(self.grid) < 2:
-                raise InputError(
-                    f"frames of {size[0]}x{size[1]} are too small for the mode {mode!r}: both "
-                    "sides should be 17 pixels or more"
-                )
+        super().__init__(backend, size, policy, options)
+        self.layout = LAYOUTS.get(options.mode)
+        if compresses(options.mode) and min(self.grid) < 2:
+            raise InputError(
+                f"frames of {size[0]}x{size[1]} are too small for the mode {options.mode!r}: both "
+                "sides must be at least 17 pixels"
+            )
         self.top_k = backend.empty((1,), np.int64)
-        backend.upload(np.array([top_k], np.int64), self.top_k)
+        backend.upload(np.array([options.top_k], np.int64), self.top_k)
+
+    @classmethod
+    def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
+        assert isinstance(options, RDEOptions)
+        if compresses(options.mode) and "compress" not in bundle.graphs:
+            free = ", ".join(mode for mode in MODES if not compresses(mode))
+            raise InputError(
+                f"the network of {bundle.path} cannot compress its memory (its checkpoint is of "
+                f"the first training stage), which the mode {options.mode!r} needs; choose one of "
+                f"{free}"
+            )
 
     @property
     def memory(self) -> MemoryState:

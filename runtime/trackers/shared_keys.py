@@ -1,22 +1,21 @@
-"""What trackers share whose keys depend on the frame alone: STCN's descendants."""
+"""What trackers share whose keys depend on the frame alone, whatever the objects."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.bundle import TensorSpec
+from vos_deploy.options import Options
+from vos_deploy.padding import STRIDE, interior, padded_size
 
 from ..backends import Array, Backend
 from ..estimate import aggregate
 from ..memory import MemoryPolicy
 from .base import Tracker
-
-STRIDE = 16
 
 
 class GroupMemory(Protocol):
@@ -55,8 +54,10 @@ class SharedKeys(Tracker, Generic[M]):
 
     graphs: ClassVar[tuple[str, ...]] = ("encoder", "memorize", "memory_read", "decoder")
 
-    def __init__(self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy) -> None:
-        super().__init__(backend, size, policy)
+    def __init__(
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
+    ) -> None:
+        super().__init__(backend, size, policy, options)
         height, width = self.map_size
         self.grid = height // STRIDE, width // STRIDE
         self.hw = self.grid[0] * self.grid[1]
@@ -74,8 +75,7 @@ class SharedKeys(Tracker, Generic[M]):
 
     @property
     def map_size(self) -> tuple[int, int]:
-        height, width = (STRIDE * ceil(side / STRIDE) for side in self.size)
-        return height, width
+        return padded_size(self.size)
 
     @property
     def separate(self) -> bool:
@@ -104,8 +104,7 @@ class SharedKeys(Tracker, Generic[M]):
         """Fill `probabilities` and `labels` from what was read."""
 
     def memorize(self) -> None:
-        passed = self.frame - self._memorized
-        self.due = passed >= self.policy.every or any(self.annotated)
+        self.due = self.policy.is_due(self.frame, self._memorized) or any(self.annotated)
         if self.due:
             self._memorized = self.frame
         elif not self.every_frame:
@@ -121,7 +120,7 @@ class SharedKeys(Tracker, Generic[M]):
         self.decode()
 
     def estimate(self) -> NDArray[np.float32]:
-        return self._interior(super().estimate())
+        return interior(super().estimate(), self.size)
 
     def add(self) -> None:
         if self._pending and not self.separate:
@@ -177,12 +176,5 @@ class SharedKeys(Tracker, Generic[M]):
         before = self.backend.download(self.probabilities)
         padded = np.zeros((len(probabilities) - 1, *self.map_size), np.float32)
         padded[: len(before) - 1] = before[1:]
-        self._interior(padded)[:] = probabilities[1:]
+        interior(padded, self.size)[:] = probabilities[1:]
         return aggregate(padded)
-
-    def _interior(self, padded: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The view of a padded map [..., H16, W16] that is the frame."""
-        top, left = (
-            (full - side) // 2 for full, side in zip(self.map_size, self.size, strict=True)
-        )
-        return padded[..., top : top + self.size[0], left : left + self.size[1]]

@@ -1,16 +1,27 @@
 """STCN: space-time correspondence networks (Cheng et al., NeurIPS 2021)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vos_deploy.errors import InputError
+from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
 from ..memory import MemoryBank, MemoryPolicy, MemoryState
-from .base import Option
 from .shared_keys import Group, SharedKeys
+
+
+@dataclass(frozen=True)
+class STCNOptions(Options):
+    top_k: int = option(
+        20,
+        "memory positions that each position of a frame reads from",
+        at_least=1,
+        metavar="N",
+    )
+    include_last: bool = option(False, "read from the frame before, too")
 
 
 class STCN(SharedKeys[MemoryBank]):
@@ -22,10 +33,8 @@ class STCN(SharedKeys[MemoryBank]):
     next frame is memorised.
     """
 
-    options = (
-        Option("top_k", int, 20, "memory positions that each position of a frame reads from"),
-        Option("include_last", bool, False, "read from the frame before, too"),
-    )
+    option_type = STCNOptions
+    options: STCNOptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "davis2017": {"memory_every": 5, "top_k": 20},
         "davis2017-test": {"memory_every": 3, "top_k": 20},
@@ -34,23 +43,15 @@ class STCN(SharedKeys[MemoryBank]):
     }
 
     def __init__(
-        self,
-        backend: Backend,
-        size: tuple[int, int],
-        policy: MemoryPolicy,
-        top_k: int = 20,
-        include_last: bool = False,
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: STCNOptions
     ) -> None:
-        super().__init__(backend, size, policy)
-        if top_k < 1:
-            raise InputError(f"option 'top_k' is {top_k}, and should be at least 1")
+        super().__init__(backend, size, policy, options)
         self.top_k = backend.empty((1,), np.int64)
-        backend.upload(np.array([top_k], np.int64), self.top_k)
-        self._include_last = include_last
+        backend.upload(np.array([options.top_k], np.int64), self.top_k)
 
     @property
     def every_frame(self) -> bool:
-        return self._include_last
+        return self.options.include_last
 
     @property
     def memory(self) -> MemoryState:

@@ -1,6 +1,7 @@
 """vos-deploy-run from end to end, on frames whose labels are known."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,9 @@ import pytest
 from PIL import Image
 
 from vos_deploy.masks import read_mask, write_mask
+from vos_deploy.options import Options, option
 from vos_deploy.runtime import run
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.trackers import Option
 from vos_deploy.runtime.trackers.stm import STM
 
 HEIGHT, WIDTH = 48, 64
@@ -150,7 +151,7 @@ def test_interrupt_keeps_results_and_reports(command, tmp_path, capsys, monkeypa
     step = Segmenter.step
 
     def interrupted(self, frame, mask=None, objects=None):
-        if self.memory.frames:
+        if self.timings.get("memory_read"):
             raise KeyboardInterrupt
         return step(self, frame, mask, objects)
 
@@ -227,16 +228,18 @@ def test_settings_reach_the_segmenter(command, monkeypatch, capsys):
 def test_methods_declare_their_options(command, monkeypatch, capsys):
     given = {}
 
-    class Tuned(STM):
-        options = (
-            Option("top_k", int, 50, "memory tokens read per pixel"),
-            Option("mode", str, "update", "what is memorised", choices=("update", "query")),
-            Option("fast", bool, False, "skip"),
-        )
+    @dataclass(frozen=True)
+    class TunedOptions(Options):
+        top_k: int = option(50, "memory tokens read per pixel")
+        mode: str = option("update", "what is memorised", choices=("update", "query"))
+        fast: bool = option(False, "skip")
 
-        def __init__(self, *arguments, **options):
-            given.update(options)
-            super().__init__(*arguments)
+    class Tuned(STM):
+        option_type = TunedOptions
+
+        def __init__(self, backend, size, policy, options):
+            given.update(vars(options))
+            super().__init__(backend, size, policy, options)
 
     monkeypatch.setattr("vos_deploy.runtime.trackers.stm.TRACKER", Tuned)
     assert command("--top-k", "3", "--fast", "--frames", "2") == 0
@@ -245,4 +248,6 @@ def test_methods_declare_their_options(command, monkeypatch, capsys):
         command("--mode", "nonsense")
     with pytest.raises(SystemExit):
         run.main(["--help"])
-    assert "memory tokens read per pixel (default: 50)" in capsys.readouterr().out
+    help = " ".join(capsys.readouterr().out.split())
+    assert "stm: memory tokens read per pixel" in help
+    assert "(default: stm 50, " in help

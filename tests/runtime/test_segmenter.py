@@ -372,11 +372,12 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"memory_every": 0}, "memory_every is 0"),
-            ({"memory_frames": 0}, 'memory_frames is 0.*"unlimited"'),
-            ({"memory_frames": "many"}, "memory_frames is 'many'"),
+            ({"memory_every": 0}, "memory_every must be at least 1, got 0"),
+            ({"memory_frames": 0}, 'memory_frames must be at least 1, or "unlimited", got 0'),
+            ({"memory_frames": "many"}, "got 'many'"),
             ({"device": "tpu"}, "device is 'tpu'"),
-            ({"top_k": 50}, "STM has no option 'top_k'"),
+            ({"top_k": 50}, "STM has no option 'top_k'; it belongs to stcn, rde"),
+            ({"memory_frame": 5}, "'memory_frame'; did you mean memory_frames\\?"),
         ],
     )
     def test_arguments(self, make_segmenter, arguments, message):

@@ -9,17 +9,19 @@ from vos_deploy.models.rde.compress import Compression
 from vos_deploy.models.shared_keys import normalize, similarity
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips
-from vos_deploy.train.keys import align_keys, align_shared_key, compress_to_mean
-from vos_deploy.train.options import Options
+from vos_deploy.train.keys import align_keys, align_shared_key
+from vos_deploy.train.methods.rde.start import compress_to_mean
+from vos_deploy.train.methods.stm.task import key_parts
+from vos_deploy.train.options import TrainOptions
 
 
 def test_positions_find_themselves_after_alignment(davis: Path) -> None:
-    options = Options(davis=(davis,), crop="64", frames=2, objects=1, skip=("0", "1"))
+    options = TrainOptions(davis=(davis,), crop="64", frames=2, objects=1, skip=("0", "1"))
     clips = build_clips(options, BadFiles())
     clips.total = 100
     torch.manual_seed(0)
     model = create("stm", backbone="resnet18", key_dim=16, value_dim=8, decoder_width=8)
-    align_keys(model, clips, samples=30)
+    align_keys(key_parts(model), clips, samples=30)
     found = []
     with torch.inference_mode():
         for index in range(30, 35):
@@ -35,7 +37,7 @@ def test_positions_find_themselves_after_alignment(davis: Path) -> None:
 
 def test_shared_keys_after_alignment(davis: Path) -> None:
     """A position scores that much more with itself than with the others on average."""
-    options = Options(davis=(davis,), crop="64", frames=2, objects=1, skip=("0", "1"))
+    options = TrainOptions(davis=(davis,), crop="64", frames=2, objects=1, skip=("0", "1"))
     clips = build_clips(options, BadFiles())
     clips.total = 100
     torch.manual_seed(0)

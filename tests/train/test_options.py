@@ -7,9 +7,10 @@ import pytest
 
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS, find_part
+from vos_deploy.options import build
 from vos_deploy.train.cli import StageList, check, main, parse
 from vos_deploy.train.methods.stm.stages import STMOptions
-from vos_deploy.train.options import Options, build, read_toml, to_toml
+from vos_deploy.train.options import TrainOptions, read_toml, to_toml
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
@@ -79,10 +80,10 @@ def test_help_shows_the_values_of_the_stage(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("batchs = 3", "no option batchs: did you mean batch?"),
-        ("batch = 2.5", "batch is 2.5, expected int"),
-        ("batch = true", "batch is True, expected int"),
-        ('amp = "fp8"', "amp is 'fp8', expected one of none, fp16, bf16"),
+        ("batchs = 3", "no option 'batchs'; did you mean batch?"),
+        ("batch = 2.5", "batch must be an int, got 2.5"),
+        ("batch = true", "batch must be an int, got True"),
+        ('amp = "fp8"', "amp must be one of none, fp16, bf16, got 'fp8'"),
         ("batch = ", "is not TOML"),
         ('stage = "4"', "there is no stage 4: expected one of"),
         ('method = "xmem"', "unknown method 'xmem'"),
@@ -100,15 +101,17 @@ def test_wrong_configurations(
 
 
 def test_types_of_values() -> None:
-    options = build(Options, [("", {"crop": 384, "davis": "one", "epochs": 3, "skip": [3, 15]})])
+    options = build(
+        TrainOptions, [("", {"crop": 384, "davis": "one", "epochs": 3, "skip": [3, 15]})]
+    )
     assert options.size == (384, 384)
     assert options.davis == (Path("one"),)
     assert options.epochs == 3.0 and isinstance(options.epochs, float)
     assert options.skip == ("3", "15")
-    assert Options(crop="480x854").size == (480, 854)
+    assert TrainOptions(crop="480x854").size == (480, 854)
     for wrong in ("384x", "a", "1x2x3", "0"):
-        with pytest.raises(InputError, match="expected a side, 384, or a size"):
-            Options(crop=wrong).size  # noqa: B018
+        with pytest.raises(InputError, match="must be a side, 384, or a size"):
+            TrainOptions(crop=wrong).size  # noqa: B018
 
 
 def test_stages_need_their_data(caplog: pytest.LogCaptureFixture) -> None:
@@ -119,7 +122,7 @@ def test_stages_need_their_data(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_options_of_a_method_join_the_common_ones() -> None:
-    assert issubclass(STMOptions, Options)
+    assert issubclass(STMOptions, TrainOptions)
     assert "--key-dim" in parse_help(["--method", "stm"])
     assert "--gate-m1" in parse_help(["--method", "gfrtm"])
 

@@ -8,16 +8,16 @@ import pytest
 
 from vos_deploy.methods import METHODS, find_part
 from vos_deploy.train.cli import parse
-from vos_deploy.train.data.recipes import STILLS, VIDEOS
+from vos_deploy.train.data.augmentation import augmentations
 from vos_deploy.train.schedule import Curriculum, bootstrap_share, to_iterations
 
 STCN_OPTIMISER = {"weight_decay": 1e-7, "schedule": "steps", "gamma": 0.1, "amp": "fp16"}
 STCN_VIDEOS = {
-    "crop": "384", "objects": 2, "reverse": 0.5, "bootstrap": 0.15, "video_recipe": "stcn",
+    "crop": "384", "objects": 2, "reverse": 0.5, "bootstrap": 0.15, "video_augmentation": "stcn",
     "repeat": ("davis=5", "youtube=1"), **STCN_OPTIMISER,
 }  # fmt: skip
 STCN_STILLS = {
-    "crop": "384", "frames": 3, "objects": 1, "bootstrap": 0.15, "still_recipe": "stcn",
+    "crop": "384", "frames": 3, "objects": 1, "bootstrap": 0.15, "still_augmentation": "stcn",
     "repeat": ("BIG=5", "HRSOD=5"), **STCN_OPTIMISER,
 }  # fmt: skip
 
@@ -42,12 +42,13 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("rmnet", "pretrain", 1, ("stills",), "", {
         "crop": "465", "frames": 3, "objects": 3, "batch": 4, "epochs": 200, "learning_rate": 1e-5,
         "weight_decay": 0, "schedule": "cosine", "rate_plateaus": 200, "rate_floor": 0,
-        "lovasz": 1, "cross_entropy": 1, "still_recipe": "rmnet", "seed": 0, "clip_gradient": 0,
+        "lovasz": 1, "cross_entropy": 1, "still_augmentation": "rmnet",
+        "seed": 0, "clip_gradient": 0,
     }),
     ("rmnet", "finetune", 1, ("davis", "youtube"), "pretrain", {
         "crop": "465", "frames": 3, "objects": 3, "batch": 4, "epochs": 200, "learning_rate": 1e-5,
         "schedule": "cosine", "rate_plateaus": 200, "repeat": ("davis=5", "youtube=1"),
-        "order": "steps", "reverse": 0, "video_recipe": "rmnet", "flow": "files",
+        "order": "steps", "reverse": 0, "video_augmentation": "rmnet", "flow": "files",
         "network": "rmnet",
     }),
     ("rmnet", "flow", 1, ("davis", "youtube"), "", {
@@ -61,7 +62,7 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("stcn", "1", 2, ("bl30k",), "0", {
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 500_000, "milestones": (400_000,),
         "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
-        "video_recipe": "stcn_bl30k", "repeat": (),
+        "video_augmentation": "stcn_bl30k", "repeat": (),
     }),
     ("stcn", "2", 2, ("davis", "youtube"), "1", {
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 300_000, "milestones": (250_000,),
@@ -79,7 +80,7 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("rde", "1", 2, ("bl30k",), "0", {
         **STCN_VIDEOS, "frames": 5, "batch": 4, "iterations": 500_000, "milestones": (400_000,),
         "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000, "value_kl": 10,
-        "decoder_f2_kl": 10, "decoder_f4_kl": 10, "video_recipe": "stcn_bl30k", "repeat": (),
+        "decoder_f2_kl": 10, "decoder_f4_kl": 10, "video_augmentation": "stcn_bl30k", "repeat": (),
         "temperature": 1,
     }),
     ("rde", "2", 2, ("davis", "youtube"), "1", {
@@ -100,7 +101,7 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("imsfr", "1", 2, ("bl30k",), "0", {
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 580_000, "milestones": (400_000,),
         "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
-        "video_recipe": "stcn_bl30k", "repeat": (),
+        "video_augmentation": "stcn_bl30k", "repeat": (),
     }),
     ("imsfr", "2", 2, ("davis", "youtube"), "1", {
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 680_000, "milestones": (250_000,),
@@ -116,7 +117,8 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
         "schedule": "steps", "gamma": 0.1, "shortest": 8, "workers": 4, "repeat": ("davis=8",),
         "draws": ("youtube=4000",), "target_channels": 32, "target_memory": 20,
         "target_iterations": (5, 10, 10, 10, 10), "target_update": (10,), "target_augment": 15,
-        "gate_m1": 1, "gate_m2": 0, "gate_epochs": 120, "video_recipe": "whole", "amp": "none",
+        "gate_m1": 1, "gate_m2": 0, "gate_epochs": 120, "video_augmentation": "whole",
+        "amp": "none",
     }),
 ]  # fmt: skip
 
@@ -143,8 +145,8 @@ def test_published_values(
     options = options_of(method, stage)
     for name, value in values.items():
         assert getattr(options, name) == value, name
-    assert options.still_recipe in STILLS
-    assert options.video_recipe in VIDEOS
+    assert options.still_augmentation in augmentations("stills")
+    assert options.video_augmentation in augmentations("videos")
 
 
 def test_every_stage_is_written_out() -> None:

@@ -113,5 +113,5 @@ def test_what_makes_it_another(imagenet: Path, tmp_path: Path) -> None:
 
 
 def test_views_that_cannot_be_had() -> None:
-    with pytest.raises(InputError, match="expected 1 to 20 views"):
+    with pytest.raises(InputError, match="must be from 1 to 20 views"):
         Targets.check(replace(OPTIONS, target_augment=21, target_memory=30))

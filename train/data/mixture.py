@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
 
-from ..options import Options
+from ..options import TrainOptions
 from .files import BadFile, BadFiles
 from .layouts import excluding, find_videos
 from .perturb import perturb_mask
@@ -60,7 +60,7 @@ class ClipMixture(Dataset[Sample]):
     """Every epoch goes through each source as often as asked, in random order; or, with
     `video_share`, a sample is of a video with that probability, and of any source alike."""
 
-    def __init__(self, sources: Sequence[Source], options: Options, total: int = 0) -> None:
+    def __init__(self, sources: Sequence[Source], options: TrainOptions, total: int = 0) -> None:
         """total: samples of the whole run, for what changes in its course."""
         if not sources:
             raise InputError("no training data: give --stills, --davis, --youtube or --bl30k")
@@ -128,7 +128,7 @@ class ClipMixture(Dataset[Sample]):
         return self._epoch[1]
 
 
-def build_clips(options: Options, bad: BadFiles) -> ClipMixture:
+def build_clips(options: TrainOptions, bad: BadFiles) -> ClipMixture:
     """The sources of the options; a wrong folder raises InputError."""
     if options.flow == "files" and (options.reverse or options.order == "random"):
         raise InputError("--flow files: they hold the flow to the frame before, so clips run "
@@ -146,7 +146,7 @@ def build_clips(options: Options, bad: BadFiles) -> ClipMixture:
     return clips
 
 
-def video_source(root: Path, kind: str, options: Options, bad: BadFiles) -> VideoClips:
+def video_source(root: Path, kind: str, options: TrainOptions, bad: BadFiles) -> VideoClips:
     found = find_videos(root, kind, least_frames(options), bad)
     videos = list(excluding(found, options.exclude))
     if not videos:
@@ -177,7 +177,7 @@ def _value(numbers: dict[str, float], source: Source, default: float | None = No
 
 
 def to_tensors(
-    rng: np.random.Generator, clip: Clip, slots: list[int], options: Options
+    rng: np.random.Generator, clip: Clip, slots: list[int], options: TrainOptions
 ) -> dict[str, Tensor]:
     """slots: the ids that slots 1, 2, ... hold."""
     places = list(range(1, len(slots) + 1))

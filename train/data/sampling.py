@@ -16,13 +16,13 @@ from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
 
 from ..flow import released_flow
-from ..options import Options
+from ..options import TrainOptions
 from ..schedule import Curriculum
+from .augmentation import Augmentation, find_augmentation, place
 from .colour import Colours, recolour
 from .files import BadFile, BadFiles, Flow, Image, read_flow, read_ids, read_pair
 from .geometry import Rng, bend, compose_flow, move_flow, remap, thin_plate, warp
 from .layouts import Video, find_pairs
-from .recipes import STILLS, VIDEOS, Recipe, find_recipe, place
 
 # Objects of BL30K are followed if they are large, or stay small: pixels of the crop.
 LARGE, SMALL = 900, 400
@@ -60,34 +60,34 @@ class StillClips:
 
     kind = "stills"
 
-    def __init__(self, root: Path, options: Options, bad: BadFiles) -> None:
+    def __init__(self, root: Path, options: TrainOptions, bad: BadFiles) -> None:
         self.name, self.options = str(root), options
-        self.recipe = find_recipe(STILLS, options.still_recipe, "--still-recipe")
+        self.augmentation = find_augmentation("stills", options.still_augmentation)
         self.pairs = find_pairs(root, bad)
         self.count = len(self.pairs)
 
     def clip(self, rng: Rng, item: int, share: float) -> Clip | None:
-        options, recipe = self.options, self.recipe
+        options, augmentation = self.options, self.augmentation
         image, ids = read_pair(*self.pairs[item])
         if not ((ids > 0) & (ids != VOID)).any():
             raise BadFile("mask without an object", self.pairs[item][1])
-        if recipe.paste:
+        if augmentation.paste:
             ids = one_object(rng, ids)
-        clip = moving(rng, recipe, [image] * options.frames, [ids] * options.frames, options)
-        if recipe.paste:
+        clip = moving(rng, augmentation, [image] * options.frames, [ids] * options.frames, options)
+        if augmentation.paste:
             self.paste(rng, clip)
-        return coloured(rng, recipe, clip, options)
+        return coloured(rng, augmentation, clip, options)
 
     def paste(self, rng: Rng, clip: Clip) -> None:
         extra = rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15])
-        recipe = replace(self.recipe, extent=(0.4, 1.0))
+        augmentation = replace(self.augmentation, extent=(0.4, 1.0))
         for number in range(extra):
             distractor = number + 2 > self.options.objects or rng.random() < 0.4
             label = 0 if distractor else number + 2
             image, ids = read_pair(*self.pairs[rng.integers(self.count)])
             frames = self.options.frames
             ids = one_object(rng, ids)
-            other = moving(rng, recipe, [image] * frames, [ids] * frames, self.options)
+            other = moving(rng, augmentation, [image] * frames, [ids] * frames, self.options)
             cover(clip, other, label)
 
 
@@ -95,10 +95,10 @@ class VideoClips:
     """Clips from annotated videos. Items are videos or, with `per_object`, their objects."""
 
     def __init__(
-        self, root: Path, kind: str, videos: Sequence[Video], options: Options, bad: BadFiles
+        self, root: Path, kind: str, videos: Sequence[Video], options: TrainOptions, bad: BadFiles
     ) -> None:
         self.name, self.kind, self.options = str(root), kind, options
-        self.recipe = find_recipe(VIDEOS, options.video_recipe, "--video-recipe")
+        self.augmentation = find_augmentation("videos", options.video_augmentation)
         own = options.youtube_skip if kind == "youtube" else ()
         self.skip = Curriculum.parse(own or options.skip, "youtube-skip" if own else "skip")
         self.items: list[tuple[Video, int | None]] = [(video, None) for video in videos]
@@ -130,11 +130,11 @@ class VideoClips:
             flows = [None, *(self.flow(video, a, b) for a, b in pairwise(indices))]
             if any(f is not None and f.shape[:2] != ids[0].shape for f in flows):
                 raise BadFile("flow of another size than its frame", flow_folder(video, options))
-        clip = moving(rng, self.recipe, images, ids, options, flows)
-        if self.recipe.paste:
+        clip = moving(rng, self.augmentation, images, ids, options, flows)
+        if self.augmentation.paste:
             self.paste(rng, clip, images, ids, share)
-        clip = coloured(rng, self.recipe, clip, options)
-        clip.chosen, clip.steady = chosen, self.recipe.steady
+        clip = coloured(rng, self.augmentation, clip, options)
+        clip.chosen, clip.steady = chosen, self.augmentation.steady
         return clip
 
     def paste(
@@ -161,10 +161,10 @@ class VideoClips:
         )
         if not chosen or len({mask.shape for mask in ids}) > 1:
             return
-        recipe = replace(self.recipe, extent=(0.6, 1.2), aim="anywhere")
+        augmentation = replace(self.augmentation, extent=(0.6, 1.2), aim="anywhere")
         single = [(mask == chosen).astype(np.uint8) for mask in ids]
         label = 0 if rng.random() < 0.5 else int(max(m[m != VOID].max() for m in clip.ids)) + 1
-        cover(clip, moving(rng, recipe, images, single, self.options), label)
+        cover(clip, moving(rng, augmentation, images, single, self.options), label)
 
     def indices(self, rng: Rng, video: Video, chosen: int | None, skip: int) -> list[int] | None:
         frames, length = self.options.frames, len(video.frames)
@@ -193,7 +193,7 @@ class VideoClips:
         return flow
 
 
-def least_frames(options: Options) -> int:
+def least_frames(options: TrainOptions) -> int:
     """Annotated frames that a video has at least."""
     return options.shortest or (1 if options.order == "steps" else options.frames)
 
@@ -244,7 +244,7 @@ def objects_of(video: Video, bad: BadFiles) -> list[int]:
     return [int(i) for i in ids if i not in (0, VOID)]
 
 
-def flow_folder(video: Video, options: Options) -> Path:
+def flow_folder(video: Video, options: TrainOptions) -> Path:
     """Where JPEGImages/.../video has its counterpart."""
     parts = list(video.images.parts)
     place = len(parts) - 1 - parts[::-1].index("JPEGImages")
@@ -268,18 +268,18 @@ def cover(clip: Clip, other: Clip, label: int) -> None:
 
 def moving(
     rng: Rng,
-    recipe: Recipe,
+    augmentation: Augmentation,
     images: Sequence[Image],
     ids: Sequence[Image],
-    options: Options,
+    options: TrainOptions,
     flows: Sequence[Flow | None] | None = None,
 ) -> Clip:
-    """Frames of one size, moved and cut by the recipe; flows as `VideoClips.clip` reads them."""
+    """Frames of one size, moved and cut; flows as `VideoClips.clip` reads them."""
     size = options.size
-    placements = place(rng, recipe, ids, size)
+    placements = place(rng, augmentation, ids, size)
     matrices = [placement.matrix for placement in placements]
     clip = Clip(
-        [warp(i, m, size, recipe.fill) for i, m in zip(images, matrices, strict=True)],
+        [warp(i, m, size, augmentation.fill) for i, m in zip(images, matrices, strict=True)],
         [warp(i, m, size) for i, m in zip(ids, matrices, strict=True)],
     )
     if options.flow == "files":
@@ -292,33 +292,33 @@ def moving(
         ]
         clip.flows = [np.zeros((*size, 2), np.float32), *moved]
         return clip
-    strength = recipe.bend[1] if rng.random() < recipe.bend[0] else 0.0
+    strength = augmentation.bend[1] if rng.random() < augmentation.bend[0] else 0.0
     for t in range(len(matrices)):
         maps: Any = None
         if strength:
             maps = bend(rng, size, strength)
-        elif rng.random() < recipe.warp:
+        elif rng.random() < augmentation.warp:
             maps = thin_plate(rng, size)
         if maps is not None:
             clip.images[t], clip.ids[t] = remap(clip.images[t], clip.ids[t], maps)
     return clip
 
 
-def coloured(rng: Rng, recipe: Recipe, clip: Clip, options: Options) -> Clip:
+def coloured(rng: Rng, augmentation: Augmentation, clip: Clip, options: TrainOptions) -> Clip:
     """Colours change last; flow that is estimated is estimated before."""
     if options.flow == "dis":
         clip.flows = estimate_flow(clip.images)
-    shared = Colours.draw(rng, recipe.jitter, recipe.grey)
-    strength = rng.uniform(0, recipe.recolour)
-    channels = rng.permutation(3) if recipe.shuffle_channels else np.arange(3)
+    shared = Colours.draw(rng, augmentation.jitter, augmentation.grey)
+    strength = rng.uniform(0, augmentation.recolour)
+    channels = rng.permutation(3) if augmentation.shuffle_channels else np.arange(3)
     for t, image in enumerate(clip.images):
-        changed = Colours.draw(rng, recipe.each_jitter)(shared(image))
-        if recipe.recolour:
+        changed = Colours.draw(rng, augmentation.each_jitter)(shared(image))
+        if augmentation.recolour:
             changed = recolour(rng, changed, strength)
-        if t and rng.random() < recipe.erase:
+        if t and rng.random() < augmentation.erase:
             erase(rng, changed, clip.ids[t])
-        if rng.random() < recipe.blur[0]:
-            changed = motion_blur(rng, changed, recipe.blur[1])
+        if rng.random() < augmentation.blur[0]:
+            changed = motion_blur(rng, changed, augmentation.blur[1])
         clip.images[t] = np.ascontiguousarray(changed[..., channels])
     return clip
 
@@ -356,7 +356,7 @@ def estimate_flow(images: Sequence[Image]) -> list[NDArray[np.float32]]:
     return flows
 
 
-def choose_objects(rng: Rng, clip: Clip, options: Options) -> list[int]:
+def choose_objects(rng: Rng, clip: Clip, options: TrainOptions) -> list[int]:
     """Up to `options.objects` ids of the first mask that are large enough, in random order.
 
     Of steady clips (BL30K) only objects of more than 900 pixels, or of less than 400 in both of

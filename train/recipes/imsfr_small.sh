@@ -14,7 +14,7 @@ python -m vos_deploy.train --method imsfr --stage 3 --output "$OUTPUT" \
     --freeze key_encoder,key_comp,value_encoder.bn1,value_encoder.layer \
     --stills "$DATA"/static/{ECSSD,CCP,WeizmannHorse,HumanSeg} \
     --davis "$DATA/davis2016/train" --video-share 0.5 --crop 240 --objects 2 --skip 3 15 \
-    --still-recipe mixed --video-recipe mixed --amp none \
+    --still-augmentation mixed --video-augmentation mixed --amp none \
     --iterations 500 --batch 2 --accumulate 2 --learning-rate 5e-4 --warm-up 50 \
     --schedule cosine --bootstrap 0.4 --bootstrap-from 200 --bootstrap-until 300 \
     --clip-gradient 5 --average 0.99 --workers 1 --threads 1 --save-every 100 \

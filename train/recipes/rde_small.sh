@@ -13,7 +13,7 @@ common=(
     --freeze key_encoder,key_proj,value_encoder.bn1,value_encoder.layer
     --stills "$DATA"/static/{ECSSD,CCP,WeizmannHorse,HumanSeg}
     --davis "$DATA/davis2016/train" --video-share 0.5 --crop 240 --objects 2 --skip 3 15
-    --still-recipe mixed --video-recipe mixed --batch 2 --accumulate 2 --amp none
+    --still-augmentation mixed --video-augmentation mixed --batch 2 --accumulate 2 --amp none
     --schedule cosine --bootstrap 0.4 --bootstrap-from 200 --bootstrap-until 300 --clip-gradient 5
     --workers 1 --threads 1 --save-every 100 --pictures-every 100
 )

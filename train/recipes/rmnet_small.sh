@@ -10,7 +10,7 @@ FLOW_ITERATIONS=${FLOW_ITERATIONS:-400}
 
 # What every step sees: still images set in motion and videos, with flow estimated by DIS.
 clips=(--stills "$DATA"/static/{ECSSD,CCP,WeizmannHorse,HumanSeg} --davis "$DATA/davis2016/train"
-    --video-share 0.5 --still-recipe mixed --video-recipe mixed --flow dis --crop 240
+    --video-share 0.5 --still-augmentation mixed --video-augmentation mixed --flow dis --crop 240
     --order time --skip 3 15 --epochs 0 --rate-plateaus 0
     --backbone resnet18 --key-dim 64 --value-dim 128 --decoder-width 64 --flow-width 16
     --workers 1 --threads 1 --save-every 100)

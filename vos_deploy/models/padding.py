@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-Pads = tuple[int, int, int, int]  # left, right, top, bottom, as torch pads
+from ..padding import Pads, padding
 
-
-def padding(height: int, width: int, stride: int) -> Pads:
-    """What brings both sides to multiples of `stride`; the leading side gets floor(d / 2)."""
-    # Not -height % stride, of which TensorRT cannot tell that it is no less than 0.
-    down, across = ((n + stride - 1) // stride * stride - n for n in (height, width))
-    return across // 2, across - across // 2, down // 2, down - down // 2
+__all__ = ["Pads", "crop", "pad_to_stride", "padding", "unpad"]
 
 
 def pad_to_stride(x: Tensor, stride: int) -> tuple[Tensor, Pads]:

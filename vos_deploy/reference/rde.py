@@ -22,7 +22,8 @@ READS = {
     "gt": ("gt", "gt"),
     "last": ("gt", "last"),
 }
-MODES = (*READS, "stm")
+ALL_FRAMES = "all-frames"  # "stm" in the released code
+MODES = (*READS, ALL_FRAMES)
 
 Slot = tuple[Tensor, Tensor]  # key [Ck, h, w] and value [K, Cv, h, w]
 
@@ -31,7 +32,7 @@ class Memory:
     """The memory of objects that were marked in the same frame.
 
     gt: the annotated frame. last: the newest memory frame. rde: the recurrent embedding of all of
-    them. In the mode "stm" memory frames are kept, up to `limit`.
+    them. In the mode "all-frames" memory frames are kept, up to `limit`.
     """
 
     def __init__(self, model: RDE, mode: str, limit: int | None = None) -> None:
@@ -43,7 +44,7 @@ class Memory:
 
     def add(self, key: Tensor, value: Tensor) -> None:
         """Take in a memory frame."""
-        if self._mode == "stm":
+        if self._mode == ALL_FRAMES:
             append_limited(self.frames, (key, value), self._limit)
             return
         if not self.slots:
@@ -61,7 +62,7 @@ class Memory:
     def read(self) -> Slot:
         """What is read, keys [Ck, T, h, w] and values [K, Cv, T, h, w]."""
         slots = self.frames
-        if self._mode != "stm":
+        if self._mode != ALL_FRAMES:
             names = READS[self._mode]["last" in self.slots]
             slots = [self.slots[name] for name in names.split()]
         return torch.stack([key for key, _ in slots], 1), torch.stack([v for _, v in slots], 2)
@@ -90,7 +91,7 @@ class RDEReference(Reference[RDE]):
         mode: str = "two-frames-compress",
         top_k: int = 40,
     ) -> None:
-        """memory_frames matters to the mode "stm" alone: the other modes have a fixed memory."""
+        """memory_frames matters to "all-frames" alone: the other modes have a fixed memory."""
         super().__init__(network, memory_every=memory_every, memory_frames=memory_frames)
         if mode not in MODES:
             raise InputError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vos_deploy.padding import STRIDE
 from vos_deploy.runtime.trackers.rmnet import flow as flows
-from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
 
 from ..models.aggregate import EPSILON, soft_aggregate
 from ..models.padding import pad_to_stride, unpad

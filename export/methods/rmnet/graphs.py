@@ -31,8 +31,8 @@ from vos_deploy.models.rmnet.regions import (
     region_map,
     token_pixels,
 )
+from vos_deploy.padding import STRIDE
 from vos_deploy.runtime.trackers.rmnet.tokens import (
-    STRIDE,
     leading_padding,
     places,
     tokens_inside,

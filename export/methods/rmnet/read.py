@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from vos_deploy.models.rmnet.network import regional_memory_read
 from vos_deploy.models.stm import memory_read
-from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE, places, tokens_inside
+from vos_deploy.padding import STRIDE
+from vos_deploy.runtime.trackers.rmnet.tokens import places, tokens_inside
 
 from ...graph import GraphSpec
 from ...ops import memory_read_symbolic

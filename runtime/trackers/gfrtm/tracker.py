@@ -1,21 +1,23 @@
 """Reuse-VOS (G-FRTM): Learning Dynamic Network Using a Reuse Gate Function in Semi-supervised
 Video Object Segmentation (Park et al., CVPR 2021)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
+from vos_deploy.options import Options, option
+from vos_deploy.padding import grid_size
 
 from ...backends import Array, Backend
 from ...memory import MemoryPolicy, MemoryState
-from ..base import Option, Tracker
+from ..base import Tracker
 from .target import FAST, SLOW, TargetModel, initial_weights
 from .target.augment import PAINTED, augment
 
@@ -42,6 +44,19 @@ class Followed:
     evaluations: int = 0
 
 
+@dataclass(frozen=True)
+class GFRTMOptions(Options):
+    reuse_threshold: float = option(
+        0.7,
+        "reuse when the gate's confidence exceeds this; 1 computes every frame",
+        metavar="SHARE",
+    )
+    fast: bool = option(True, "fewer iterations in learning the target models")
+    update_every: int = option(
+        8, "update a target model every so many computed frames", at_least=1, metavar="N"
+    )
+
+
 class GFRTM(Tracker):
     """Every object has a target model, which scores the deep features of a frame, and a gate.
 
@@ -65,43 +80,24 @@ class GFRTM(Tracker):
         *("decode_deep", "decode_reuse", "decode_shallow", "merge"),
     )
     grows = False
-    options = (
-        Option(
-            "reuse_threshold",
-            float,
-            0.7,
-            "reuse where the gate is surer than this; 1 computes every frame",
-        ),
-        Option("fast", bool, True, "fewer iterations in learning the target models"),
-        Option("update_every", int, 8, "update a target model every so many computed frames"),
-    )
+    option_type = GFRTMOptions
+    options: GFRTMOptions
 
     def __init__(
-        self,
-        backend: Backend,
-        size: tuple[int, int],
-        policy: MemoryPolicy,
-        reuse_threshold: float = 0.7,
-        fast: bool = True,
-        update_every: int = 8,
+        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: GFRTMOptions
     ) -> None:
-        super().__init__(backend, size, policy)
-        if policy.frames is None or policy.frames < PAINTED + 2:
-            raise InputError(
-                "the target models of gfrtm learn from a limited number of samples: give "
-                f"memory_frames a number from {PAINTED + 2} on, or leave it out"
-            )
+        super().__init__(backend, size, policy, options)
+        assert policy.frames is not None  # `check` has seen to it
         self._capacity = policy.frames
-        self._threshold = reuse_threshold
-        self._schedule = FAST if fast else SLOW
-        self._update_every = update_every
+        self._schedule = FAST if options.fast else SLOW
         self.draw_weights = initial_weights
         self.augment = augment
         self.objects: list[Followed] = []
         self._reused = self._segmented = 0
-        at_4, at_8, at_16, at_32 = (tuple(ceil(n / s) for n in size) for s in (4, 8, 16, 32))
-        self.grid = at_16[0], at_16[1]
-        self._grid_8 = at_8[0], at_8[1]
+        at_4, at_8, at_16, at_32 = (
+            grid_size(size, stride, padded_to=1) for stride in (4, 8, 16, 32)
+        )
+        self.grid, self._grid_8 = at_16, at_8
         self._shallow = {
             name: self._output("f8", name, (1, None, *grid))
             for name, grid in {
@@ -126,11 +122,12 @@ class GFRTM(Tracker):
         self._has_shallow = self._has_deep = False
 
     @classmethod
-    def check_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        options = super().check_options(given)
-        if options["update_every"] < 1:
-            raise InputError("option 'update_every' should be at least 1")
-        return options
+    def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
+        if policy.frames is None or policy.frames < PAINTED + 2:
+            raise InputError(
+                "the target models of gfrtm learn from a limited number of samples: give "
+                f"memory_frames a number from {PAINTED + 2} on, or leave it out"
+            )
 
     @property
     def memory(self) -> MemoryState:
@@ -215,7 +212,7 @@ class GFRTM(Tracker):
             "template": followed.template,
         }
         self.backend.run("gate", inputs, {"gate": self._gate, "diff": self._diff})
-        reuse = bool(self.backend.download(self._gate)[0, 0] > self._threshold)
+        reuse = bool(self.backend.download(self._gate)[0, 0] > self.options.reuse_threshold)
         self._segmented += 1
         self._reused += reuse
         return reuse
@@ -275,11 +272,11 @@ class GFRTM(Tracker):
     def _learn_from(self, followed: Followed, mask: NDArray[np.float32]) -> None:
         """A computed frame becomes a sample, and after every so many the target model learns."""
         assert followed.target is not None
-        if self.frame % self.policy.every:
+        if not self.policy.is_regular(self.frame):
             return
         with self._timed("update"):
             inserted = followed.target.insert(self.backend.download(followed.projected), mask)
-            if not inserted or followed.evaluations % self._update_every:
+            if not inserted or followed.evaluations % self.options.update_every:
                 return
             followed.target.update()
         self.backend.upload(followed.target.kernel.astype(np.float32), followed.kernel)

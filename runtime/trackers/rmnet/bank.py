@@ -17,7 +17,7 @@ class RegionalBank(MemoryBank):
     def __init__(self, *arguments: Any) -> None:
         """As `MemoryBank`."""
         super().__init__(*arguments)
-        self._inside: dict[int, Indices] = {}  # slot -> indices into all tokens of the bank
+        self._inside: dict[int, Indices] = {}  # entry -> indices into all tokens of the bank
 
     def mark(self, inside: Indices) -> None:
         """The tokens inside the box of the frame written last, before it is committed."""
@@ -26,7 +26,7 @@ class RegionalBank(MemoryBank):
     @property
     def inside(self) -> Indices:
         """Of all tokens held, those inside their frame's box, int32 [n]."""
-        return np.concatenate([self._inside[slot] for slot in range(self.frames)])
+        return np.concatenate([self._inside[entry] for entry in range(self.frames)])
 
 
 def is_regional_cheaper(query: int, memory: int, hw: int, held: int) -> bool:

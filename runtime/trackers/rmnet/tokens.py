@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Pixels per token.
-STRIDE = 16
+from vos_deploy.padding import STRIDE, padding
+
 # How far an object's box is grown, in pixels.
 MARGIN = 64
 
@@ -42,8 +42,8 @@ def places(tokens: Indices, count: int) -> Indices:
 
 def leading_padding(size: tuple[int, int]) -> tuple[int, int]:
     """Rows above and columns left of a frame (H, W) that is padded to multiples of 16."""
-    height, width = size
-    return (-height % STRIDE) // 2, (-width % STRIDE) // 2
+    left, _, top, _ = padding(*size)
+    return top, left
 
 
 def _within(low: int, high: int, count: int, before: int) -> Indices:

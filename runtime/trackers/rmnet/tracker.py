@@ -1,43 +1,63 @@
 """RMNet: Efficient Regional Memory Network for VOS (Xie et al., CVPR 2021)."""
 
 import os
-from collections.abc import Iterable, Sequence
-from math import ceil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
+from vos_deploy.options import Options, option
 
 from ...backends import Array, Backend
-from ...estimate import most_likely
-from ...memory import MemoryPolicy, MemoryState
-from ..base import Option, Tracker
+from ...memory import MemoryPolicy
+from ..base import Tracker
+from ..own_keys import OwnKeys
 from . import flow as flows
 from .bank import RegionalBank, is_regional_cheaper
 from .flow import DIS, TINY
 from .tokens import leading_padding, places, tokens_inside
 
 
-class FlowOption(Option):
+def check_flow(value: Any) -> None:
     """A name, a folder, or, in Python, a source of flow (see `flow.py`)."""
-
-    def check(self, value: Any) -> None:
-        if callable(value) or value in (TINY, DIS):
-            return
-        if not isinstance(value, str | os.PathLike) or not Path(value).is_dir():
-            raise InputError(
-                f"option {self.name!r} should be {TINY}, {DIS} or a folder of .flo files, and is "
-                f"{value!r}"
-            )
+    if callable(value) or value in (TINY, DIS):
+        return
+    if not isinstance(value, str | os.PathLike) or not Path(value).is_dir():
+        raise InputError(f"flow must be {TINY}, {DIS} or a folder of .flo files, got {value!r}")
 
 
-class RMNet(Tracker):
-    """Memory: the annotated frame, every `policy.every`-th frame, every frame in which a mask was
-    given, and the previous frame, with its soft probabilities. Each object has its own bank.
+@dataclass(frozen=True)
+class RMNetOptions(Options):
+    flow: Any = option(
+        TINY,
+        "optical flow that moves the regions: tiny for the model's own network, dis for OpenCV's, "
+        "or a folder of 00001.flo, 00002.flo, ...",
+        check=check_flow,
+    )
+    read: str = option(
+        "auto",
+        "memory read over all tokens, over those inside the regions, or whichever is cheaper",
+        choices=("auto", "dense", "sparse"),
+    )
+    flip: bool = option(False, "follow the mirrored video as well and average: twice the work")
+    expected_objects: int = option(
+        0,
+        "objects in the whole video; those that have not appeared yet are memorised with an empty "
+        "mask, as in the published evaluation. Needs unlimited memory",
+        at_least=0,
+        metavar="N",
+    )
+
+
+class RMNet(OwnKeys[RegionalBank]):
+    """The memory of `OwnKeys`, of which an object reads a region; a mask that was given for any
+    object keeps the frame for all of them.
 
     In every frame an object has a box: of its mask in memory frames, of the previous mask moved by
     the flow in the frame that is segmented. Tokens outside are zeros to the read, and stay in its
@@ -48,9 +68,8 @@ class RMNet(Tracker):
     new object: what owned its pixels before keeps its odds, which comes to half the probability
     where it was certain and to next to nothing elsewhere.
 
-    Below, h x w is the feature grid at stride 16 and hw = h * w. A row is an object, or one that is
-    expected and has not appeared: rows of the latter come last, and their planes of
-    `probabilities` are (almost) zero.
+    A row is an object, or one that is expected and has not appeared: rows of the latter come last,
+    and their planes of `probabilities` are (almost) zero.
     """
 
     graphs = (
@@ -62,132 +81,66 @@ class RMNet(Tracker):
         "memory_read_regional",
         "decoder",
     )
-    options = (
-        FlowOption(
-            "flow",
-            str,
-            TINY,
-            "optical flow that moves the regions: tiny for the model's own network, dis for "
-            "OpenCV's, or a folder of 00001.flo, 00002.flo, ...",
-        ),
-        Option(
-            "read",
-            str,
-            "auto",
-            "memory read over all tokens, over those inside the regions, or whichever is cheaper",
-            ("auto", "dense", "sparse"),
-        ),
-        Option(
-            "flip", bool, False, "follow the mirrored video as well and average: twice the work"
-        ),
-        Option(
-            "expected_objects",
-            int,
-            0,
-            "objects in the whole video; those that have not appeared yet are memorised with an "
-            "empty mask, as in the published evaluation. Needs unlimited memory",
-        ),
-    )
+    option_type = RMNetOptions
+    extra_outputs = ("memory_boxes",)
+    options: RMNetOptions
 
     def __init__(
         self,
         backend: Backend,
         size: tuple[int, int],
         policy: MemoryPolicy,
-        flow: str | os.PathLike[str] | flows.FlowSource = TINY,
-        read: Literal["auto", "dense", "sparse"] = "auto",
-        flip: bool = False,
-        expected_objects: int = 0,
+        options: RMNetOptions,
+        source: flows.FlowSource | None = None,
     ) -> None:
-        if expected_objects and policy.frames is not None:
-            raise InputError(
-                "expected_objects goes with unlimited memory: a limited one would give up the "
-                "frame in which an object appears"
-            )
-        super().__init__(backend, size, policy)
-        self.read = read
-        self.expected, self.seen = expected_objects, 0
-        self.source = flows.find(flow)
-        self.grid = ceil(size[0] / 16), ceil(size[1] / 16)
-        self.hw = self.grid[0] * self.grid[1]
-        at_8, at_4 = (tuple(factor * side for side in self.grid) for factor in (2, 4))
-        self.query_key = self._output("encoder", "query_key", (self.hw, None))
-        self.query_value = self._output("encoder", "query_value", (1, None, *self.grid))
-        self.skip8 = self._output("encoder", "skip8", (1, None, *at_8))
-        self.skip4 = self._output("encoder", "skip4", (1, None, *at_4))
+        """source: a flow to be used in place of that of the options."""
+        super().__init__(backend, size, policy, options)
+        self.seen = 0
+        self.source = source or flows.find(options.flow)
         self.flow = self._output("flow", "flow", (2, *size))
         self.query_tokens = backend.empty((self.hw,), np.int32)
         self.places = backend.empty((self.hw,), np.int32)
         self.memory_tokens = backend.empty((self.hw,), np.int32)
         self.outside = backend.empty((1,), np.float32)
-        self.banks: list[RegionalBank] = []
-        self.mirror: RMNet | None = None
-        if flip:
-            self.mirror = RMNet(
-                backend, size, policy, self._mirrored_flow, read, False, expected_objects
+
+    @classmethod
+    def create(
+        cls, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
+    ) -> Tracker:
+        from .mirrored import Mirrored
+
+        assert isinstance(options, RMNetOptions)
+        return (Mirrored if options.flip else RMNet)(backend, size, policy, options)
+
+    @classmethod
+    def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
+        assert isinstance(options, RMNetOptions)
+        if options.expected_objects and policy.frames is not None:
+            raise InputError(
+                "expected_objects goes with unlimited memory: a limited one would give up the "
+                "frame in which an object appears"
             )
 
-    @property
-    def memory(self) -> MemoryState:
-        mirrored = self.mirror.banks if self.mirror else []
-        return MemoryState.of([*self.banks, *mirrored], self.policy)
+    def new_bank(self) -> RegionalBank:
+        return RegionalBank(*self.bank_arguments())
 
     def add(self) -> None:
         self.seen += 1
-        hw, key_channels = self.query_key.shape
         # The first row of the expected ones, if there are any, becomes that of the new object.
-        while len(self.banks) < self.num_objects + max(0, self.expected - self.seen):
-            self.banks.append(
-                RegionalBank(
-                    self.backend,
-                    (hw, key_channels),
-                    (hw, self.query_value.shape[1]),
-                    self.query_key.dtype,
-                    self.policy.frames,
-                )
-            )
-
-    def drop(self, slot: int) -> None:
-        del self.banks[slot - 1]
+        missing = max(0, self.options.expected_objects - self.seen)
+        while len(self.banks) < self.num_objects + missing:
+            super().add()
 
     def allocate(self) -> None:
-        rows, channels = len(self.banks), self.query_value.shape[1]
-        self.probabilities = self.backend.empty((1 + rows, *self.size), np.float32)
+        super().allocate()
+        rows = len(self.banks)
         self.present = self.backend.empty((rows,), np.float32)
-        self.readout = self.backend.empty((rows, self.hw, channels), self.query_value.dtype)
         self.query_region = self._output("region", "query_region", (rows, *self.grid))
         self.query_boxes = self._output("region", "query_boxes", (rows, 4))
         self.memory_boxes = self._output("memorize", "memory_boxes", (rows, 4))
-        # Where the memory encoder writes for several objects at once, before the rows go to
-        # their banks. A single object's bank is written directly.
-        several = 0 if rows == 1 else rows
-        self.memory_key = self._output("memorize", "memory_key", (several, self.hw, None))
-        self.memory_value = self._output("memorize", "memory_value", (several, self.hw, None))
-
-    def step(self, image: NDArray[np.uint8]) -> None:
-        super().step(image)
-        if self.mirror:
-            self.mirror.step(np.ascontiguousarray(image[:, ::-1]))
 
     def estimate(self) -> NDArray[np.float32]:
-        own = self.backend.download(self.probabilities[: 1 + self.num_objects])
-        if self.mirror:
-            own = (own + self.mirror.estimate()[..., ::-1]) / 2
-        return own
-
-    def label_map(self) -> NDArray[np.uint8]:
-        return most_likely(self.estimate()) if self.mirror else super().label_map()
-
-    def annotate(self, probabilities: NDArray[np.float32], slots: Iterable[int]) -> None:
-        drawn = list(slots)
-        super().annotate(probabilities, drawn)
-        if self.mirror:
-            self.mirror.annotate(np.ascontiguousarray(probabilities[..., ::-1]), drawn)
-
-    def remove(self, slots: Sequence[int]) -> None:
-        super().remove(slots)
-        if self.mirror:
-            self.mirror.remove(slots)
+        return self.backend.download(self.probabilities[: 1 + self.num_objects])
 
     def _replace(self, probabilities: NDArray[np.float32]) -> None:
         absent = len(self.banks) - self.num_objects
@@ -195,37 +148,14 @@ class RMNet(Tracker):
         present = np.arange(len(self.banks)) < self.num_objects
         self.backend.upload(present.astype(np.float32), self.present)
 
-    def memorize(self) -> None:
-        # A bank with room for the annotated frame alone takes no other.
-        annotated = self.annotated + [False] * (len(self.banks) - self.num_objects)
-        writing = [
-            (row, bank)
-            for row, bank in enumerate(self.banks)
-            if annotated[row] or not bank.keeps_only_first
-        ]
-        if not writing:
-            return
-        slots = [bank.write() for _, bank in writing]
-        if len(self.banks) == 1:
-            self._run_memorize(*slots[0])
-        else:
-            self._run_memorize(self.memory_key, self.memory_value)
-            for (row, _), (key, value) in zip(writing, slots, strict=True):
-                self.backend.copy(self.memory_key[row : row + 1], key)
-                self.backend.copy(self.memory_value[row : row + 1], value)
-        if self.read != "dense":
-            boxes = self.backend.download(self.memory_boxes)
-            for row, bank in writing:
-                bank.mark(tokens_inside(boxes[row], self.grid))
-        if any(annotated) or self.frame % self.policy.every == 0:
-            for _, bank in writing:
-                bank.commit()
+    def stays(self, row: int) -> bool:
+        return any(self.annotated)
 
-    def _run_memorize(self, key: Array, value: Array) -> None:
-        # The masks of the objects are all planes but the background's.
-        inputs = {"image": self.image, "masks": self.probabilities[1:]}
-        outputs = {"memory_key": key, "memory_value": value, "memory_boxes": self.memory_boxes}
-        self.backend.run("memorize", inputs, outputs)
+    def written(self, rows: Sequence[int]) -> None:
+        if self.options.read != "dense":
+            boxes = self.backend.download(self.memory_boxes)
+            for row in rows:
+                self.banks[row].mark(tokens_inside(boxes[row], self.grid))
 
     def segment(self) -> None:
         self._find_flow()
@@ -235,26 +165,9 @@ class RMNet(Tracker):
             {"masks": self.probabilities[1:], "flow": self.flow},
             {"query_region": self.query_region, "query_boxes": self.query_boxes},
         )
-        query_value, skips = self.query_value, {"skip8": self.skip8, "skip4": self.skip4}
-        self.backend.run(
-            "encoder",
-            {"image": self.image},
-            {"query_key": self.query_key, "query_value": query_value, **skips},
-        )
+        self.encode()
         self._read_memory()
-        rows = len(self.banks)
-        self.backend.run(
-            "decoder",
-            {
-                "readout": self.readout.reshape((rows, *self.grid, query_value.shape[1])),
-                "query_region": self.query_region,
-                "query_value": query_value,
-                **skips,
-                "present": self.present,
-                "image": self.image,  # its size: what the padding is cut down to
-            },
-            {"probabilities": self.probabilities, "labels": self.labels},
-        )
+        self.decode(query_region=self.query_region, present=self.present)
 
     def _find_flow(self) -> None:
         """Fill `flow`, float32 [2, H, W], from `image` into `previous_image`."""
@@ -269,14 +182,9 @@ class RMNet(Tracker):
         timings = self.backend.timings
         timings["flow"] = timings.get("flow", 0.0) + perf_counter() - started
 
-    def _mirrored_flow(self, index: int, *images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The flow of the mirrored video, [H, W, 2]: the mirror image of this one's."""
-        mirrored = self.backend.download(self.flow)[..., ::-1].transpose(1, 2, 0)
-        return np.asarray(mirrored * np.array([-1, 1], np.float32))
-
     def _read_memory(self) -> None:
         """Fill `readout` object by object."""
-        boxes = None if self.read == "dense" else self.backend.download(self.query_boxes)
+        boxes = None if self.options.read == "dense" else self.backend.download(self.query_boxes)
         regions = self.query_region.reshape((len(self.banks), self.hw))
         for row, bank in enumerate(self.banks):
             memory = {"memory_key": bank.keys, "memory_value": bank.values}
@@ -293,7 +201,8 @@ class RMNet(Tracker):
         """Which tokens the regional read needs, on the device; None if the dense one is cheaper."""
         query = tokens_inside(box, self.grid, leading_padding(self.size))
         memory, held = bank.inside, bank.frames * self.hw
-        if self.read == "auto" and not is_regional_cheaper(len(query), len(memory), self.hw, held):
+        costs = len(query), len(memory), self.hw, held
+        if self.options.read == "auto" and not is_regional_cheaper(*costs):
             return None
         if len(memory) > self.memory_tokens.shape[0]:
             self.memory_tokens = self.backend.empty((2 * held,), np.int32)

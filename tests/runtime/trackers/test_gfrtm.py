@@ -202,7 +202,7 @@ def test_two_runs_are_the_same() -> None:
         ({"memory_frames": "unlimited"}, "give memory_frames a number"),
         ({"memory_frames": 5}, "a number from 6 on"),
         ({"update_every": 0}, "at least 1"),
-        ({"reuse_threshold": "high"}, "should be a float"),
+        ({"reuse_threshold": "high"}, "reuse_threshold must be a number, got 'high'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: dict[str, object], sentence: str) -> None:

@@ -13,7 +13,7 @@ from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.memory import MemoryBank
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.trackers.imsfr import IMSFR, SAMPLINGS, RandomSampler
+from vos_deploy.runtime.trackers.imsfr import IMSFR, SAMPLINGS, IMSFROptions, RandomSampler
 
 HEIGHT, WIDTH = 32, 48
 HW = HEIGHT * WIDTH // 256
@@ -410,17 +410,17 @@ def test_nothing_grows_over_a_long_video(make_segmenter, setting: str) -> None:
 
 
 def test_settings_and_defaults(make_segmenter) -> None:
-    assert make_segmenter()._options == {"sampling": "davis2017", "top_k": 4, "seed": 0}
+    assert make_segmenter()._options == IMSFROptions(sampling="davis2017", top_k=4, seed=0)
     youtube = make_segmenter(setting="youtube", top_k=5)
-    assert youtube._options == {"sampling": "youtube", "top_k": 5, "seed": 0}
+    assert youtube._options == IMSFROptions(sampling="youtube", top_k=5, seed=0)
     assert [make_segmenter(setting=s)._policy.every for s in IMSFR.settings] == [6, 6, 3]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"top_k": 0}, "'top_k' should be at least 1"),
-        ({"top_k": 4.0}, "'top_k' should be a int"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": 4.0}, "top_k must be an int, got 4.0"),
         ({"sampling": "ytvos"}, "one of davis2016, davis2017, youtube"),
         ({"setting": "coco"}, "has no setting 'coco'"),
     ],

@@ -20,7 +20,7 @@ READS = {
     "two-frames": [[0], [0], [0, 0, 2], [0, 0, 2], [0, 0, 4]],
     "gt": [[0], [0], [0], [0], [0]],
     "last": [[0], [0], [2], [2], [4]],
-    "stm": [[0], [0], [0, 2], [0, 2], [0, 2, 4]],
+    "all-frames": [[0], [0], [0, 2], [0, 2], [0, 2, 4]],
 }
 
 
@@ -123,7 +123,7 @@ def test_removed_object_takes_its_columns_along(model: Path, mode: str) -> None:
         expected = np.asarray(two._tracker.groups[0].memory.values)
         assert before.shape == expected.shape
         # The first frame's share of the own mask; that of the others holds object 2, as it was.
-        first = 0 if mode in ("gt", "stm", "two-frames", "two-frames-compress") else None
+        first = 0 if mode in ("gt", "all-frames", "two-frames", "two-frames-compress") else None
         if first is not None:
             own = before.reshape(-1, 6, 2, 2)[0, :, :, 0]
             assert np.array_equal(own, expected.reshape(-1, 6, 2, 2)[0, :, :, 0])
@@ -148,7 +148,7 @@ def test_objects_are_removed_from_several_groups(model: Path) -> None:
         assert [numbers[0] for numbers in read(following)] == [0, 2]
 
 
-@pytest.mark.parametrize("mode", [mode for mode in READS if mode != "stm"])
+@pytest.mark.parametrize("mode", [mode for mode in READS if mode != "all-frames"])
 def test_memory_is_constant(model: Path, mode: str) -> None:
     with segmenter(model, mode=mode) as following:
         following.step(frame(0), mask(1, 2))
@@ -166,8 +166,8 @@ def test_memory_is_constant(model: Path, mode: str) -> None:
         assert state.bytes >= 2 * 6 * 4 * len(READS[mode][-1])
 
 
-def test_mode_stm_keeps_what_its_capacity_says(model: Path) -> None:
-    with segmenter(model, mode="stm", memory_frames=3) as following:
+def test_mode_all_frames_keeps_what_its_capacity_says(model: Path) -> None:
+    with segmenter(model, mode="all-frames", memory_frames=3) as following:
         following.step(frame(0), mask(1))
         for t in range(1, 12):
             following.step(frame(t))
@@ -186,7 +186,7 @@ def test_mode_stm_keeps_what_its_capacity_says(model: Path) -> None:
 def test_memory_says_what_it_holds(model: Path) -> None:
     with segmenter(model) as following:
         following.step(frame(0), mask(1, 2))
-        assert following.memory.frames == 0
+        assert following.memory.frames == 2  # to be memorised with the next frame
         assert following.memory.capacity == 6
         following.step(frame(1))
         assert following.memory.frames == 2  # the first frame, however often it is read
@@ -222,20 +222,20 @@ def test_settings(model: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"mode": "gt-last"}, "should be one of two-frames-compress, gt-compress"),
-        ({"top_k": 0}, "should be at least 1"),
-        ({"top_k": 2.0}, "should be a int"),
-        ({"flow": "x"}, "has no option 'flow'; it has mode, top_k"),
+        ({"mode": "gt-last"}, "mode must be one of two-frames-compress, gt-compress"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_k": 2.0}, "top_k must be an int, got 2.0"),
+        ({"flow": "x"}, "RDE has no option 'flow'; it belongs to rmnet"),
     ],
 )
 def test_wrong_options(model: Path, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Segmenter(model, **options).step(frame(0), mask(1))
+        Segmenter(model, **options)
 
 
 def test_frame_too_small_to_compress(model: Path) -> None:
     small = frame(0, (16, 48)), mask(1, size=(16, 48))
-    with pytest.raises(InputError, match="17 pixels or more"):
+    with pytest.raises(InputError, match="at least 17 pixels"):
         Segmenter(model).step(*small)
     with Segmenter(model, mode="two-frames", memory_every=1) as following:
         following.step(*small)
@@ -244,8 +244,8 @@ def test_frame_too_small_to_compress(model: Path) -> None:
 
 def test_network_that_cannot_compress(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", leave_out="compress")
-    with pytest.raises(InputError, match="choose one of two-frames, gt, last, stm"):
-        Segmenter(model).step(frame(0), mask(1))
+    with pytest.raises(InputError, match="choose one of two-frames, gt, last, all-frames"):
+        Segmenter(model)
     with segmenter(model, mode="two-frames") as following:
         following.step(frame(0), mask(1))
         for t in range(1, 4):

@@ -236,7 +236,7 @@ def test_removed_object_takes_its_memory_along() -> None:
         ({"flow": "raft"}, "tiny, dis or a folder"),
         ({"flow": 3}, "tiny, dis or a folder"),
         ({"read": "fast"}, "one of auto, dense, sparse"),
-        ({"flip": 1}, "should be a bool"),
+        ({"flip": 1}, "flip must be True or False, got 1"),
     ],
 )
 def test_wrong_option_is_refused(options: dict[str, Any], sentence: str) -> None:
@@ -246,7 +246,7 @@ def test_wrong_option_is_refused(options: dict[str, Any], sentence: str) -> None
 
 def test_expected_objects_need_unlimited_memory() -> None:
     with pytest.raises(InputError, match="unlimited memory"):
-        segmenter(expected_objects=3).step(frame(0), mask(1))
+        segmenter(expected_objects=3)
 
 
 @pytest.mark.parametrize(

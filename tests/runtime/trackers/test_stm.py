@@ -148,9 +148,9 @@ def test_grids_are_those_of_the_padded_frame(make_segmenter) -> None:
     tracker = segmenter._tracker
     assert tracker.image.shape == (17, 33, 3)
     assert tracker.probabilities.shape == (2, 17, 33)
-    assert tracker.query_value.shape == (1, 2, 2, 3)
-    assert tracker.skip8.shape == (1, 3, 4, 6)  # 32x48, where 17x33 would give 3x5
-    assert tracker.skip4.shape == (1, 3, 8, 12)
+    assert tracker.features["query_value"].shape == (1, 2, 2, 3)
+    assert tracker.features["skip8"].shape == (1, 3, 4, 6)  # 32x48, where 17x33 would give 3x5
+    assert tracker.features["skip4"].shape == (1, 3, 8, 12)
 
 
 @pytest.mark.parametrize("objects", [1, 3])

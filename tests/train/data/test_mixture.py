@@ -16,10 +16,10 @@ from vos_deploy.palette import VOID
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import ClipMixture, build_clips, collate, to_tensors
 from vos_deploy.train.data.sampling import Clip
-from vos_deploy.train.options import Options
+from vos_deploy.train.options import TrainOptions
 
 RNG = np.random.default_rng
-SMALL = Options(crop="64", frames=3, objects=2, skip=("0", "2"))
+SMALL = TrainOptions(crop="64", frames=3, objects=2, skip=("0", "2"))
 
 
 def mixture(stills: Path | None, davis: Path | None, **changes: Any) -> ClipMixture:
@@ -145,7 +145,7 @@ def test_bad_files_are_left_out_and_named(stills: Path, tmp_path: Path) -> None:
     (root / "image/0.jpg").write_bytes(b"no picture")
     Image.fromarray(np.zeros((96, 128), np.uint8)).save(root / "mask/1.png")
     Image.fromarray(np.zeros((96, 99), np.uint8)).save(root / "mask/2.png")
-    clips = mixture(root, None, still_recipe="stcn")
+    clips = mixture(root, None, still_augmentation="stcn")
     bad = {entry for index in range(6) for entry in clips[index].bad}
     assert bad >= {
         ("picture missing or damaged", str(root / "image/0.jpg")),
@@ -170,7 +170,10 @@ def test_wrong_options_are_named(davis: Path, stills: Path) -> None:
         ({"repeat": ("davis=0",)}, "no clip in an epoch"),
         ({"flow": "files"}, "forwards only"),
         ({"flow_update": "released"}, "--flow files"),
-        ({"video_recipe": "none"}, "expected one of mixed, hard, stm"),
+        (
+            {"video_augmentation": "none"},
+            "--video-augmentation must be one of mixed, hard, whole, stm",
+        ),
         ({"perturb": (0.9,)}, "two numbers"),
         ({"skip": ("1:5",)}, "SHARE:SKIP"),
     ):

@@ -9,9 +9,9 @@ from PIL import Image
 
 from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
+from vos_deploy.train.data.augmentation import augmentations, place
 from vos_deploy.train.data.files import BadFile, BadFiles, write_flow
 from vos_deploy.train.data.mixture import video_source
-from vos_deploy.train.data.recipes import STILLS, VIDEOS, place
 from vos_deploy.train.data.sampling import (
     Clip,
     StillClips,
@@ -23,13 +23,14 @@ from vos_deploy.train.data.sampling import (
     motion_blur,
     own_gaps,
 )
-from vos_deploy.train.options import Options
+from vos_deploy.train.options import TrainOptions
 
+STILLS, VIDEOS = augmentations("stills"), augmentations("videos")
 RNG = np.random.default_rng
-SMALL = Options(crop="64", frames=3, objects=2, skip=("0", "2"))
+SMALL = TrainOptions(crop="64", frames=3, objects=2, skip=("0", "2"))
 
 
-def source(davis: Path, options: Options, kind: str = "davis") -> VideoClips:
+def source(davis: Path, options: TrainOptions, kind: str = "davis") -> VideoClips:
     return video_source(davis, kind, options, BadFiles())
 
 
@@ -90,7 +91,7 @@ def test_random_order_starts_where_the_object_is(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text(
         '{"videos": {"v": {"objects": {"1": {"frames": []}, "2": {"frames": ["00003", "00004"]}}}}}'
     )
-    options = replace(SMALL, frames=6, order="random", per_object=True, video_recipe="whole",
+    options = replace(SMALL, frames=6, order="random", per_object=True, video_augmentation="whole",
                       reverse=0.0)  # fmt: skip
     clips = source(tmp_path, options, "youtube")
     assert [item[1] for item in clips.items] == [1, 2]
@@ -119,8 +120,8 @@ def test_void_and_small_objects_are_not_chosen() -> None:
     mask[30:, :5] = 7
     mask[:, 30:] = VOID
     clip = Clip([], [mask])
-    assert choose_objects(RNG(0), clip, Options()) == [5]
-    assert sorted(choose_objects(RNG(0), clip, Options(smallest=10))) == [5, 7]
+    assert choose_objects(RNG(0), clip, TrainOptions()) == [5]
+    assert sorted(choose_objects(RNG(0), clip, TrainOptions(smallest=10))) == [5, 7]
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,13 @@ def test_objects_of_bl30k(first: int, second: int, third: int, follow: bool) -> 
         mask = np.zeros(10_000, np.uint8)
         mask[:area] = 1
         masks.append(mask.reshape(100, 100))
-    chosen = choose_objects(RNG(0), Clip([], masks, steady=True), Options())
+    chosen = choose_objects(RNG(0), Clip([], masks, steady=True), TrainOptions())
     assert chosen == ([1] if follow else [])
 
 
 @pytest.mark.parametrize("name", STILLS)
-def test_still_recipes(name: str, stills: Path) -> None:
-    clips = StillClips(stills, replace(SMALL, still_recipe=name), BadFiles())
+def test_still_augmentations(name: str, stills: Path) -> None:
+    clips = StillClips(stills, replace(SMALL, still_augmentation=name), BadFiles())
     found = 0
     for seed in range(8):
         clip = clips.clip(RNG(seed), seed % clips.count, 0.0)
@@ -155,7 +156,7 @@ def test_still_recipes(name: str, stills: Path) -> None:
 @pytest.mark.parametrize("name", VIDEOS)
 def test_objects_keep_their_colour_through_a_clip(name: str, davis: Path) -> None:
     """Frames and masks move together: what is labelled 1 looks alike in every frame."""
-    clips = source(davis, replace(SMALL, crop="64x80", video_recipe=name))
+    clips = source(davis, replace(SMALL, crop="64x80", video_augmentation=name))
     colours = []
     for seed in range(6):
         clip = clips.clip(RNG(seed), seed % 2, 0.0)
@@ -173,8 +174,8 @@ def test_objects_keep_their_colour_through_a_clip(name: str, davis: Path) -> Non
 
 
 def test_letterbox_turns_upright_pictures_and_has_black_borders() -> None:
-    recipe = replace(VIDEOS["retrain"], trim=0.0, flip=0.0, common=STILLS["stm"].common)
-    (placed,) = place(RNG(0), recipe, [np.zeros((200, 100), np.uint8)], (60, 107))
+    augmentation = replace(VIDEOS["retrain"], trim=0.0, flip=0.0, common=STILLS["stm"].common)
+    (placed,) = place(RNG(0), augmentation, [np.zeros((200, 100), np.uint8)], (60, 107))
     matrix = placed.matrix
     corners = matrix @ np.array([[0, 100.0], [0, 200], [1, 1]])
     # 200x100 turned is 100x200: half as high as wide, 53.5 rows of 60, three above.
@@ -183,8 +184,10 @@ def test_letterbox_turns_upright_pictures_and_has_black_borders() -> None:
 
 def test_area_crops_have_the_area_they_should() -> None:
     for seed in range(30):
-        recipe = replace(VIDEOS["stcn"], flip=0.0, each=STILLS["stm"].common)
-        placed, *_ = place(RNG(seed), recipe, [np.zeros((480, 854), np.uint8)] * 3, (384, 384))
+        augmentation = replace(VIDEOS["stcn"], flip=0.0, each=STILLS["stm"].common)
+        placed, *_ = place(
+            RNG(seed), augmentation, [np.zeros((480, 854), np.uint8)] * 3, (384, 384)
+        )
         matrix = placed.matrix
         share = (384 / matrix[0, 0]) * (384 / matrix[1, 1]) / (480 * 854)
         assert 0.36 <= share <= 1 and 3 / 4 <= matrix[1, 1] / matrix[0, 0] <= 4 / 3
@@ -194,7 +197,7 @@ def test_flow_of_augmented_stills_shows_where_pixels_come_from(stills: Path) -> 
     """Colours aside, frame t sampled by its flow from frame t - 1 is frame t."""
     import cv2
 
-    clips = StillClips(stills, replace(SMALL, still_recipe="stm", flow="files"), BadFiles())
+    clips = StillClips(stills, replace(SMALL, still_augmentation="stm", flow="files"), BadFiles())
     clip = clips.clip(RNG(2), 0, 0.0)
     assert clip is not None and clip.flows is not None
     assert not clip.flows[0].any()
@@ -212,7 +215,7 @@ def test_flow_files(davis: Path, tmp_path: Path) -> None:
     root.mkdir()
     for name in ("JPEGImages", "Annotations"):
         (root / name).symlink_to(davis / name)
-    options = replace(SMALL, flow="files", reverse=0.0, video_recipe="whole", crop="96x128")
+    options = replace(SMALL, flow="files", reverse=0.0, video_augmentation="whole", crop="96x128")
     with pytest.raises(InputError, match="no folder OpticalFlow"):
         source(root, options)
     folder = root / "OpticalFlow/480p/one"
@@ -246,8 +249,8 @@ def test_estimated_flow_finds_a_shift() -> None:
 
 
 def test_pasted_objects_are_followed_or_hide_what_is_there(davis: Path) -> None:
-    """Of the hard recipe's clips some have a third object, and some lose part of the two."""
-    clips = source(davis, replace(SMALL, video_recipe="hard", objects=3))
+    """Of the hard augmentation's clips some have a third object, and some lose part of the two."""
+    clips = source(davis, replace(SMALL, video_augmentation="hard", objects=3))
     further, areas = 0, []
     for seed in range(60):
         clip = clips.clip(RNG(seed), 0, 0.5)

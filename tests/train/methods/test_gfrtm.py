@@ -31,7 +31,7 @@ from vos_deploy.train.schedule import Step
 
 OPTIONS = GFRTMOptions(
     crop="64x96", objects=1, frames=4, per_object=True, order="random", reverse=0.0,
-    video_recipe="whole", target_channels=4, target_iterations=(3, 3), target_update=(2,),
+    video_augmentation="whole", target_channels=4, target_iterations=(3, 3), target_update=(2,),
     target_memory=3, target_augment=2,
 )  # fmt: skip
 START = Step(0, 10)
@@ -224,8 +224,8 @@ def test_pictures(davis: Path, imagenet: Path) -> None:
     ("changes", "sentence"),
     [
         ({"objects": 2}, "follows one object"),
-        ({"crop": "32"}, "sides from 64 on"),
-        ({"frames": 1}, "expected 2 or more"),
+        ({"crop": "32"}, "--crop must have sides of at least 64, got 32"),
+        ({"frames": 1}, "--frames must be at least 2, got 1"),
         ({"imagenet": None}, "with --imagenet"),
         ({"target_memory": 1}, "has no room"),
     ],

@@ -190,8 +190,8 @@ def test_pictures_have_the_first_mask_and_predictions(davis: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"crop": "100"}, "multiples of 16, 64 or more"),
-        ({"frames": 1}, "expected 2 or more"),
+        ({"crop": "100"}, "--crop must be a multiple of 16, got 100"),
+        ({"frames": 1}, "--frames must be at least 2, got 1"),
         ({"dim": 40}, "a multiple of 16"),
         ({"imagenet": Path(__file__), "backbone": "resnet101"}, "give the value encoder its"),
     ],

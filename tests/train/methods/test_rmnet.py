@@ -157,8 +157,8 @@ def test_pictures(davis: Path) -> None:
     ("changes", "sentence"),
     [
         ({"flow": "none"}, "give files or dis"),
-        ({"crop": "32"}, "sides from 64 on"),
-        ({"frames": 1}, "expected 2 or more"),
+        ({"crop": "32"}, "--crop must have sides of at least 64, got 32"),
+        ({"frames": 1}, "--frames must be at least 2, got 1"),
     ],
 )
 def test_options_that_do_not_go_together(changes: dict[str, Any], sentence: str) -> None:
@@ -173,7 +173,7 @@ def stage_arguments(stage: str, stills: list[Path], davis: Path) -> list[str]:
         return ["--stage", stage, "--stills", *map(str, stills)]
     arguments = ["--stage", stage, "--davis", str(davis), "--flow", "dis"]
     # The mean of the flow should not change more from clip to clip than by learning.
-    return [*arguments, *(["--video-recipe", "whole"] if stage == "flow" else [])]
+    return [*arguments, *(["--video-augmentation", "whole"] if stage == "flow" else [])]
 
 
 STAGES = ["pretrain", "finetune", "flow"]

@@ -158,8 +158,8 @@ def test_gradients_reach_back_through_the_memory(davis: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"crop": "100"}, "multiples of 16, 64 or more"),
-        ({"frames": 1}, "expected 2 or more"),
+        ({"crop": "100"}, "--crop must be a multiple of 16, got 100"),
+        ({"frames": 1}, "--frames must be at least 2, got 1"),
         ({"value_dim": 40}, "a multiple of 16"),
         ({"imagenet": Path(__file__), "backbone": "resnet50"}, "give the value encoder its"),
     ],

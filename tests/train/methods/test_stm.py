@@ -114,9 +114,9 @@ def test_pictures_have_the_first_mask_and_predictions(davis: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"crop": "100"}, "multiples of 16"),
-        ({"crop": "32"}, "sides from 64 on"),
-        ({"frames": 1}, "expected 2 or more"),
+        ({"crop": "100"}, "--crop must be a multiple of 16, got 100"),
+        ({"crop": "32"}, "--crop must have sides of at least 64, got 32"),
+        ({"frames": 1}, "--frames must be at least 2, got 1"),
         ({"initial": Path("nowhere.pth")}, "no checkpoint at nowhere"),
         ({"imagenet": Path("nowhere.pth")}, "no ImageNet weights at nowhere"),
     ],

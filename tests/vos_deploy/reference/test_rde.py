@@ -125,7 +125,7 @@ def test_stages_are_those_of_the_tracker() -> None:
 
 def test_mode_that_grows_keeps_the_first_frame_and_the_last() -> None:
     model = create("rde", **NARROW)
-    reference = RDEReference(model, memory_every=1, memory_frames=2, mode="stm", top_k=5)
+    reference = RDEReference(model, memory_every=1, memory_frames=2, mode="all-frames", top_k=5)
     for t, (frame, mask) in enumerate(islice(scene((24, 40), 1), 4)):
         reference.step(frame, None if t else mask)
     assert len(reference.memories[0].frames) == 2

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 (option() makes a field)
 """Reuse-VOS, G-FRTM (Park et al., CVPR 2021): one stage; the backbone stays ImageNet's."""
 
 from __future__ import annotations
@@ -6,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...options import Options, option
+from vos_deploy.options import option
+
+from ...options import TrainOptions
 from ...stage import Stage, Training
 
 
 @dataclass(frozen=True)
-class GFRTMOptions(Options):
+class GFRTMOptions(TrainOptions):
     backbone: str = option(
         "resnet18", "ImageNet features", "network", choices=("resnet18", "resnet101")
     )
@@ -61,7 +62,7 @@ STAGES = {
             "per_object": True,
             "order": "random",
             "reverse": 0.0,
-            "video_recipe": "whole",
+            "video_augmentation": "whole",
             "shortest": 8,
             # Every object of DAVIS eight times, 4000 objects of YouTube-VOS. Leave out the 300
             # videos that are scored locally by --exclude.

@@ -47,7 +47,8 @@ class Targets:
     def check(options: GFRTMOptions) -> None:
         if not 1 <= options.target_augment <= 1 + CANDIDATES:
             raise InputError(
-                f"--target-augment {options.target_augment}: expected 1 to {1 + CANDIDATES} views"
+                f"--target-augment must be from 1 to {1 + CANDIDATES} views, got "
+                f"{options.target_augment}"
             )
         if options.target_memory < options.target_augment:
             raise InputError(

@@ -15,7 +15,7 @@ from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.palette import VOID
 
 from ...losses import margin_mse, mask_bce
-from ...options import Options
+from ...options import TrainOptions
 from ...schedule import Step
 from ...task import Batch, Losses, Task
 from .stages import GFRTMOptions
@@ -67,20 +67,16 @@ class GFRTMTask(Task):
         self.targets = Targets(model.trunk, options)
 
     @classmethod
-    def network(cls, options: Options) -> GFRTM:
+    def network(cls, options: TrainOptions) -> GFRTM:
         assert isinstance(options, GFRTMOptions)
         return GFRTM(backbone=options.backbone)
 
     @classmethod
-    def check(cls, options: Options) -> None:
+    def check(cls, options: TrainOptions) -> None:
         super().check(options)
         assert isinstance(options, GFRTMOptions)
-        if options.frames < 2:
-            raise InputError(f"--frames {options.frames}: expected 2 or more")
         if options.objects != 1:
             raise InputError(f"--objects {options.objects}: a clip of gfrtm follows one object")
-        if min(options.size) < 64:
-            raise InputError(f"--crop {options.crop}: expected sides from 64 on")
         if options.slow:
             raise InputError("--slow is unsupported for gfrtm: its trunk does not train")
         if options.imagenet is None and options.initial is None:

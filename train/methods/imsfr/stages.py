@@ -1,33 +1,21 @@
-# ruff: noqa: RUF009 (option() makes a field)
 """IMSFR (Dang et al., TIP 2023): stage 0 on still images, then 1 and 2 (with BL30K) or 3."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ...options import Options, option
-from ...stage import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, Stage, Training, stcn_skip
+from vos_deploy.options import option
+
+from ...options import BACKBONES, SharedKeyOptions
+from ...stage import Stage, Training
+from ..stcn.stages import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, skip_schedule
 
 
 @dataclass(frozen=True)
-class IMSFROptions(Options):
-    backbone: str = option(
-        "resnet101", "of the key encoder", "network",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
-    )  # fmt: skip
-    imagenet_value: Path | None = option(
-        None,
-        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
-        "encoder is a ResNet-18 too",
-        "network",
-    )
-    dim: int = option(512, "channels of keys and values, a multiple of 16", "network")
-    decoder_width: int = option(512, "channels of the decoder", "network")
-    align_keys: bool = option(
-        False, "before the first step, set the key head so that like looks match", "network"
-    )
+class IMSFROptions(SharedKeyOptions):
+    backbone: str = option("resnet101", "of the key encoder", "network", choices=BACKBONES)
+    dim: int = option(512, "channels of keys and values, a multiple of 16", "network", at_least=16)
     second_mask: bool = option(
         False,
         "train the gate mask2 on the second object, as the release does; it is not used at test "
@@ -53,10 +41,10 @@ COMMON: dict[str, Any] = {
 CLIPS: dict[str, Any] = {**COMMON, "objects": 2, "reverse": 0.5, "batch": 4}
 VIDEOS: dict[str, Any] = {
     **CLIPS,
-    "video_recipe": "stcn",
+    "video_augmentation": "stcn",
     "repeat": ("davis=5", "youtube=1"),
-    "skip": stcn_skip(NARROW_AGAIN),
-    "youtube_skip": stcn_skip(NARROW_AGAIN, 5),
+    "skip": skip_schedule(NARROW_AGAIN),
+    "youtube_skip": skip_schedule(NARROW_AGAIN, 5),
 }
 
 STAGES = {
@@ -65,7 +53,7 @@ STAGES = {
         {
             **COMMON,
             "objects": 1,
-            "still_recipe": "stcn",
+            "still_augmentation": "stcn",
             # FSS-1000, DUTS-TR, DUTS-TE, ECSSD, and five times BIG and HRSOD.
             "repeat": ("BIG=5", "HRSOD=5"),
             "batch": 8,
@@ -79,8 +67,8 @@ STAGES = {
         "BL30K",
         {
             **CLIPS,
-            "video_recipe": "stcn_bl30k",
-            "skip": stcn_skip(NARROW_AGAIN_STAGE_1),
+            "video_augmentation": "stcn_bl30k",
+            "skip": skip_schedule(NARROW_AGAIN_STAGE_1),
             "iterations": 580_000,
             "milestones": (400_000.0,),
         },

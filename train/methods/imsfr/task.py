@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vos_deploy.errors import InputError
 from vos_deploy.models.imsfr import IMSFR
 
 from ...data.mixture import Sample
 from ...keys import align_shared_key
 from ...losses import bootstrapped_cross_entropy
-from ...options import Options
+from ...options import TrainOptions
 from ...schedule import Step, bootstrap_share
 from ...shared_keys import Encoded, SharedKeyTask, full_precision, read
-from ...task import Batch, Losses
+from ...task import Batch, Losses, check_multiple
 from .stages import IMSFROptions
 
 SECOND_GATE = "mask2."
@@ -35,17 +34,14 @@ class IMSFRTask(SharedKeyTask):
         self.unused_parameters = options.second_mask
 
     @classmethod
-    def network(cls, options: Options) -> IMSFR:
+    def network(cls, options: TrainOptions) -> IMSFR:
         assert isinstance(options, IMSFROptions)
         return IMSFR(options.backbone, options.dim, options.decoder_width)
 
     @classmethod
     def check(cls, options: IMSFROptions) -> None:  # type: ignore[override]
         super().check(options)
-        if options.frames < 2:
-            raise InputError(f"--frames {options.frames}: expected 2 or more")
-        if options.dim < 16 or options.dim % 16:
-            raise InputError(f"--dim {options.dim}: expected a multiple of 16")
+        check_multiple("--dim", 16, options.dim)
 
     def frozen(self, name: str) -> bool:
         unused = name.startswith(SECOND_GATE) and not self.options.second_mask

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...options import option
-from ...stage import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, Stage, Training, stcn_skip
-from ..stcn.stages import STCNOptions
+from vos_deploy.options import option
+
+from ...stage import Stage, Training
+from ..stcn.stages import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, STCNOptions, skip_schedule
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ COMMON: dict[str, Any] = {
 CLIPS: dict[str, Any] = {**COMMON, "frames": 5, "objects": 2, "reverse": 0.5}
 VIDEOS: dict[str, Any] = {
     **CLIPS,
-    "video_recipe": "stcn",
+    "video_augmentation": "stcn",
     "repeat": ("davis=5", "youtube=1"),
-    "skip": stcn_skip(NARROW_AGAIN),
-    "youtube_skip": stcn_skip(NARROW_AGAIN, 5),
+    "skip": skip_schedule(NARROW_AGAIN),
+    "youtube_skip": skip_schedule(NARROW_AGAIN, 5),
 }
 
 STAGES = {
@@ -70,7 +71,7 @@ STAGES = {
             "frames": 3,
             "objects": 1,
             "compress": False,
-            "still_recipe": "stcn",
+            "still_augmentation": "stcn",
             # FSS-1000, DUTS-TR, DUTS-TE, ECSSD, and five times BIG and HRSOD.
             "repeat": ("BIG=5", "HRSOD=5"),
             "batch": 16,
@@ -89,8 +90,8 @@ STAGES = {
         "BL30K",
         {
             **CLIPS,
-            "video_recipe": "stcn_bl30k",
-            "skip": stcn_skip(NARROW_AGAIN_STAGE_1),
+            "video_augmentation": "stcn_bl30k",
+            "skip": skip_schedule(NARROW_AGAIN_STAGE_1),
             "batch": 4,
             "iterations": 500_000,
             "milestones": (400_000.0,),

@@ -8,13 +8,13 @@ from torch import Tensor
 from vos_deploy.errors import InputError
 from vos_deploy.models.rde import RDE
 
-from ...keys import compress_to_mean
 from ...losses import bootstrapped_cross_entropy, channel_kl
-from ...options import Options
+from ...options import TrainOptions
 from ...shared_keys import full_precision
-from ...task import Batch
+from ...task import Batch, check_multiple
 from ..stcn.task import Memory, STCNTask
 from .stages import RDEOptions
+from .start import compress_to_mean
 
 COMPRESSION = "mem_compress."
 
@@ -37,7 +37,7 @@ class RDETask(STCNTask):
             compress_to_mean(model.mem_compress)
 
     @classmethod
-    def network(cls, options: Options) -> RDE:
+    def network(cls, options: TrainOptions) -> RDE:
         assert isinstance(options, RDEOptions)
         return RDE(
             backbone=options.backbone,
@@ -53,11 +53,10 @@ class RDETask(STCNTask):
         least = 3 if options.compress else 2
         # Frames 2 and 4 have a weight for what they learn from the teacher, later ones none.
         if not least <= options.frames <= 5:
-            raise InputError(f"--frames {options.frames}: expected {least} to 5")
-        if options.key_dim < 4 or options.key_dim % 4:
-            raise InputError(f"--key-dim {options.key_dim}: expected a multiple of 4")
+            raise InputError(f"--frames must be from {least} to 5, got {options.frames}")
+        check_multiple("--key-dim", 4, options.key_dim)
         if options.temperature <= 0:
-            raise InputError(f"--temperature {options.temperature}: expected more than 0")
+            raise InputError(f"--temperature must be more than 0, got {options.temperature}")
 
     def load_initial(self, state: dict[str, Tensor]) -> None:
         """The first stage has no compression: its own beginnings stand."""

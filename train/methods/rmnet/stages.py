@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...options import Options, option
+from vos_deploy.options import option
+
+from ...options import BACKBONES, TrainOptions
 from ...stage import Stage, Training
+from . import augmentation
 
 
 @dataclass(frozen=True)
-class RMNetOptions(Options):
+class RMNetOptions(TrainOptions):
     network: str = option("rmnet", "what is trained", "network", choices=("rmnet", "tinyflownet"))
-    backbone: str = option(
-        "resnet50", "of both encoders", "network",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
-    )  # fmt: skip
+    backbone: str = option("resnet50", "of both encoders", "network", choices=BACKBONES)
     key_dim: int = option(128, "channels of the keys", "network")
     value_dim: int = option(512, "channels of the values", "network")
     decoder_width: int = option(256, "channels of the decoder", "network")
@@ -52,7 +52,7 @@ COMMON: dict[str, Any] = {
 VIDEOS: dict[str, Any] = {
     **COMMON,
     "repeat": ("davis=5", "youtube=1"),
-    "video_recipe": "rmnet",
+    "video_augmentation": "rmnet",
     # One step for all gaps of a clip: m from 1 to min(20, epoch // 5 + 2), the step from 1 to m.
     # Upstream also goes back to m = 1 for three epochs after one that scored J&F > 0.745.
     "order": "steps",
@@ -65,7 +65,7 @@ STAGES = {
     "pretrain": Stage(
         "still images set in motion (ECSSD, PASCAL VOC 2012, MSRA10K, COCO)",
         # How long is not on record (until the loss fell no more): as long as the second stage.
-        {**COMMON, "still_recipe": "rmnet"},
+        {**COMMON, "still_augmentation": "rmnet"},
         needs=("stills",),
     ),
     "finetune": Stage(
@@ -76,9 +76,9 @@ STAGES = {
     ),
     "flow": Stage(
         "TinyFlowNet on the flow of the same data (L1)",
-        {**VIDEOS, "still_recipe": "rmnet", "network": "tinyflownet"},
+        {**VIDEOS, "still_augmentation": "rmnet", "network": "tinyflownet"},
         needs=("davis", "youtube"),
     ),
 }
 
-TRAINING = Training(RMNetOptions, STAGES)
+TRAINING = Training(RMNetOptions, STAGES, stills=augmentation.STILLS, videos=augmentation.VIDEOS)

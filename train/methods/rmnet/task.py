@@ -15,12 +15,12 @@ from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.rmnet.network import RMNet, memory_region, normalize, query_region
 from vos_deploy.models.rmnet.regions import flow_warp
 from vos_deploy.models.stm import upsample
-from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
+from vos_deploy.padding import STRIDE
 
 from ...data.mixture import Sample
 from ...keys import KeyParts, align_keys
 from ...losses import bootstrapped_cross_entropy, flow_l1, lovasz_softmax
-from ...options import Options
+from ...options import TrainOptions
 from ...schedule import Step, bootstrap_share
 from ...task import Batch, Losses, Task
 from .stages import RMNetOptions
@@ -43,7 +43,7 @@ class RMNetTask(Task):
     options: RMNetOptions
 
     @classmethod
-    def network(cls, options: Options) -> RMNet:
+    def network(cls, options: TrainOptions) -> RMNet:
         assert isinstance(options, RMNetOptions)
         model = RMNet(
             backbone=options.backbone,
@@ -58,13 +58,9 @@ class RMNetTask(Task):
         return model
 
     @classmethod
-    def check(cls, options: Options) -> None:
+    def check(cls, options: TrainOptions) -> None:
         super().check(options)
         assert isinstance(options, RMNetOptions)
-        if options.frames < 2:
-            raise InputError(f"--frames {options.frames}: expected 2 or more")
-        if min(options.size) < 64:
-            raise InputError(f"--crop {options.crop}: expected sides from 64 on")
         if options.flow == "none":
             raise InputError("--flow none: rmnet is trained with optical flow, give files or dis")
 

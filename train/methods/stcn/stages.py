@@ -1,34 +1,35 @@
-# ruff: noqa: RUF009 (option() makes a field)
 """STCN (Cheng et al., NeurIPS 2021): stage 0 on still images, then 1 and 2 (with BL30K) or 3."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ...options import Options, option
-from ...stage import NARROW_AGAIN, NARROW_AGAIN_STAGE_1, Stage, Training, stcn_skip
+from vos_deploy.options import option
+
+from ...options import SharedKeyOptions
+from ...stage import Stage, Training
+from . import augmentation
 
 
 @dataclass(frozen=True)
-class STCNOptions(Options):
-    backbone: str = option(
-        "resnet50", "of the key encoder", "network",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
-    )  # fmt: skip
-    imagenet_value: Path | None = option(
-        None,
-        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
-        "encoder is a ResNet-18 too",
-        "network",
-    )
-    key_dim: int = option(64, "channels of the keys", "network")
-    value_dim: int = option(512, "channels of the values", "network")
-    decoder_width: int = option(512, "channels of the decoder", "network")
-    align_keys: bool = option(
-        False, "before the first step, set the key head so that like looks match", "network"
-    )
+class STCNOptions(SharedKeyOptions):
+    key_dim: int = option(64, "channels of the keys", "network", at_least=1)
+    value_dim: int = option(512, "channels of the values", "network", at_least=1)
+
+
+# The gap between frames, which RDE-VOS and IMSFR took over: it widens over the
+# first 40 % of a stage and is narrow again at the end, as at test time.
+NARROW_AGAIN_STAGE_1, NARROW_AGAIN = 0.8, 0.9
+
+
+def skip_schedule(narrow_again: float, divisor: int = 1) -> tuple[str, ...]:
+    """Most frames left out: 5, 10, 15, 20, 25 from 0, 10, 20, 30, 40 % of the run on, then 5.
+
+    YouTube-VOS is annotated every fifth frame: `divisor` 5.
+    """
+    widening = [(0.0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25), (narrow_again, 5)]
+    return tuple(f"{share:g}:{value // divisor}" for share, value in widening)
 
 
 COMMON: dict[str, Any] = {
@@ -48,10 +49,10 @@ COMMON: dict[str, Any] = {
 CLIPS: dict[str, Any] = {**COMMON, "objects": 2, "reverse": 0.5, "batch": 4}
 VIDEOS: dict[str, Any] = {
     **CLIPS,
-    "video_recipe": "stcn",
+    "video_augmentation": "stcn",
     "repeat": ("davis=5", "youtube=1"),
-    "skip": stcn_skip(NARROW_AGAIN),
-    "youtube_skip": stcn_skip(NARROW_AGAIN, 5),
+    "skip": skip_schedule(NARROW_AGAIN),
+    "youtube_skip": skip_schedule(NARROW_AGAIN, 5),
 }
 
 STAGES = {
@@ -64,7 +65,7 @@ STAGES = {
         {
             **COMMON,
             "objects": 1,
-            "still_recipe": "stcn",
+            "still_augmentation": "stcn",
             # FSS-1000, DUTS-TR, DUTS-TE, ECSSD, and five times BIG and HRSOD.
             "repeat": ("BIG=5", "HRSOD=5"),
             "batch": 8,
@@ -78,8 +79,8 @@ STAGES = {
         "BL30K",
         {
             **CLIPS,
-            "video_recipe": "stcn_bl30k",
-            "skip": stcn_skip(NARROW_AGAIN_STAGE_1),
+            "video_augmentation": "stcn_bl30k",
+            "skip": skip_schedule(NARROW_AGAIN_STAGE_1),
             "iterations": 500_000,
             "milestones": (400_000.0,),
         },
@@ -103,4 +104,4 @@ STAGES = {
     ),
 }
 
-TRAINING = Training(STCNOptions, STAGES)
+TRAINING = Training(STCNOptions, STAGES, stills=augmentation.STILLS, videos=augmentation.VIDEOS)

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vos_deploy.errors import InputError
 from vos_deploy.models.shared_keys import others_of
 from vos_deploy.models.stcn import STCN
 
 from ...data.mixture import Sample
 from ...keys import align_shared_key
 from ...losses import bootstrapped_cross_entropy
-from ...options import Options
+from ...options import TrainOptions
 from ...schedule import Step, bootstrap_share
 from ...shared_keys import Encoded, SharedKeyTask, read
-from ...task import Batch, Losses
+from ...task import Batch, Losses, check_multiple
 from .stages import STCNOptions
 
 Memory = tuple[Tensor, Tensor]  # key [B, Ck, h, w] and value [B, K, C, h, w]
@@ -29,17 +28,14 @@ class STCNTask(SharedKeyTask):
     options: STCNOptions
 
     @classmethod
-    def network(cls, options: Options) -> STCN:
+    def network(cls, options: TrainOptions) -> STCN:
         assert isinstance(options, STCNOptions)
         return STCN(options.backbone, options.key_dim, options.value_dim, options.decoder_width)
 
     @classmethod
     def check(cls, options: STCNOptions) -> None:  # type: ignore[override]
         super().check(options)
-        if options.frames < 2:
-            raise InputError(f"--frames {options.frames}: expected 2 or more")
-        if options.value_dim < 16 or options.value_dim % 16:
-            raise InputError(f"--value-dim {options.value_dim}: expected a multiple of 16")
+        check_multiple("--value-dim", 16, options.value_dim)
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         if self.options.align_keys:

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...options import Options, option
+from vos_deploy.options import option
+
+from ...options import BACKBONES, TrainOptions
 from ...stage import Stage, Training
+from . import augmentation
 
 
 @dataclass(frozen=True)
-class STMOptions(Options):
-    backbone: str = option(
-        "resnet50", "of both encoders", "network",
-        choices=("resnet18", "resnet34", "resnet50", "resnet101"),
-    )  # fmt: skip
+class STMOptions(TrainOptions):
+    backbone: str = option("resnet50", "of both encoders", "network", choices=BACKBONES)
     stem: str = option(
         "others",
         "what the memory encoder sees beside the mask: the other objects, or 1 - mask",
@@ -64,7 +64,7 @@ STAGES = {
             **LEARNING,
             # Two million samples by the author's answer.
             "iterations": 500_000,
-            "still_recipe": "stm",
+            "still_augmentation": "stm",
         },
         gpus=4,
         needs=("stills",),
@@ -77,7 +77,7 @@ STAGES = {
             # 260 epochs of 3771 clips: 5 x 60 of DAVIS, 3471 of YouTube-VOS.
             "epochs": float(EPOCHS),
             "repeat": ("davis=5", "youtube=1"),
-            "video_recipe": "stm",
+            "video_augmentation": "stm",
             # 0 to 25 frames left out, 5 more every 20 epochs, alike for both sets.
             "skip": widening(0, 5, 20, 25, EPOCHS),
         },
@@ -94,7 +94,7 @@ STAGES = {
             "objects": 5,
             "reverse": 0.0,
             "void": "background",
-            "video_recipe": "retrain",
+            "video_augmentation": "retrain",
             "epochs": float(RETRAIN_EPOCHS),
             "repeat": ("davis=5", "youtube=1"),
             # Its numbers are gaps (1 leaves nothing out): 50, 5 more every 5 epochs, up to 100;
@@ -114,4 +114,6 @@ STAGES = {
     ),
 }
 
-TRAINING = Training(STMOptions, STAGES, default="mixed")
+TRAINING = Training(
+    STMOptions, STAGES, default="mixed", stills=augmentation.STILLS, videos=augmentation.VIDEOS
+)

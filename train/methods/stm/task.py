@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vos_deploy.errors import InputError
 from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.stm import STM
+from vos_deploy.padding import STRIDE
 
 from ...data.mixture import Sample
-from ...keys import align_keys
+from ...keys import KeyParts, align_keys
 from ...losses import clip_loss
-from ...options import Options
+from ...options import TrainOptions
 from ...schedule import Step, bootstrap_share
-from ...task import Batch, Losses, Task
+from ...task import Batch, Losses, Task, check_multiple
 from .stages import STMOptions
 
 
@@ -30,7 +30,7 @@ class STMTask(Task):
     options: STMOptions
 
     @classmethod
-    def network(cls, options: Options) -> STM:
+    def network(cls, options: TrainOptions) -> STM:
         assert isinstance(options, STMOptions)
         return STM(
             backbone=options.backbone,
@@ -41,15 +41,11 @@ class STMTask(Task):
         )
 
     @classmethod
-    def check(cls, options: Options) -> None:
+    def check(cls, options: TrainOptions) -> None:
         super().check(options)
         assert isinstance(options, STMOptions)
-        if options.frames < 2:
-            raise InputError(f"--frames {options.frames}: expected 2 or more")
-        if min(options.size) < 64:
-            raise InputError(f"--crop {options.crop}: expected sides from 64 on")
-        if options.stem == "others" and (options.size[0] % 16 or options.size[1] % 16):
-            raise InputError(f"--crop {options.crop}: expected multiples of 16")
+        if options.stem == "others":
+            check_multiple("--crop", STRIDE, *options.size)
 
     def load_imagenet(self) -> None:
         assert self.options.imagenet is not None
@@ -61,7 +57,7 @@ class STMTask(Task):
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         if self.options.align_keys:
-            align_keys(self.model, clips)
+            align_keys(key_parts(self.model), clips)
 
     def forward(self, batch: Batch, step: Step) -> Losses:
         share = bootstrap_share(self.options, step.iteration)
@@ -122,6 +118,10 @@ class STMTask(Task):
         _, probabilities, _, _ = self.unroll(first, 1.0)
         predicted = torch.cat([p.argmax(1) for p in probabilities])
         return first["frames"][0], torch.cat([first["labels"][0, :1], predicted])
+
+
+def key_parts(model: STM) -> KeyParts:
+    return KeyParts(model.Encoder_Q, model.Encoder_M, model.KV_Q_r4.Key, model.KV_M_r4.Key)
 
 
 TASK = STMTask

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vos_deploy.runtime.trackers.rmnet.tokens import STRIDE
+from vos_deploy.padding import STRIDE
 
 from ...errors import ModelError
 from .. import stm

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vos_deploy.runtime.trackers.rmnet.tokens import MARGIN, STRIDE
+from vos_deploy.padding import STRIDE
+from vos_deploy.runtime.trackers.rmnet.tokens import MARGIN
 
 # A pixel belongs to the object from this probability on; NaN does not.
 THRESHOLD = 0.5

@@ -75,9 +75,9 @@ class TargetModel:
         """
         count = len(features)
         raw = Samples(count, self.samples.grid, features[0].shape[1], np.float64)
-        for slot, label in enumerate(labels):
-            raw.features[slot] = features[slot]
-            raw.set_label(slot, label, self._pixel_weights(label))
+        for entry, label in enumerate(labels):
+            raw.features[entry] = features[entry]
+            raw.set_label(entry, label, self._pixel_weights(label))
         raw.start(count)
         schedule, split = self._schedule, self.project.size
         scales = [schedule.project_scale, schedule.kernel_scale]
@@ -102,9 +102,9 @@ class TargetModel:
         """
         if np.count_nonzero(label > 0.5) < FEW_PIXELS:
             return False
-        slot = self.samples.next_slot()
-        self.samples.features[slot] = projected
-        self.samples.set_label(slot, label, self._pixel_weights(label))
+        entry = self.samples.next_entry()
+        self.samples.features[entry] = projected
+        self.samples.set_label(entry, label, self._pixel_weights(label))
         return True
 
     def update(self) -> None:

@@ -16,7 +16,7 @@ RATE = 0.1
 class Samples:
     """Up to `capacity` samples: features, the loss of their labels, and their weights.
 
-    features: float [capacity, h * w, C]. weights: float64 [capacity], summing to 1; 0 for slots
+    features: float [capacity, h * w, C]. weights: float64 [capacity], summing to 1; 0 for entries
     that are empty. A score is a 3x3 convolution of the features to one channel, its kernel
     [9, C], tap by tap in the order of `SHIFTS`.
     """
@@ -36,32 +36,34 @@ class Samples:
     def nbytes(self) -> int:
         return self.features.nbytes + self.maps.nbytes + self.targets.nbytes
 
-    def set_label(self, slot: int, label: NDArray[Any], weights: Float | None = None) -> None:
-        """The label [H, W] in [0, 1] of a slot; pixels above one half set the pixel weights."""
+    def set_label(self, entry: int, label: NDArray[Any], weights: Float | None = None) -> None:
+        """The label [H, W] in [0, 1] of an entry; pixels above one half set the pixel weights."""
         squared = pixel_weights(label > 0.5) if weights is None else weights
-        self.maps[slot], self.targets[slot] = stencil(label.astype(np.float64), squared, self.grid)
+        self.maps[entry], self.targets[entry] = stencil(
+            label.astype(np.float64), squared, self.grid
+        )
 
     def start(self, count: int) -> None:
-        """The first `count` slots are filled: the first, the frame itself, weighs double."""
+        """The first `count` entries are filled: the first, the frame itself, weighs double."""
         self.count = count
         self.weights[:count] = np.array([2.0, *[1.0] * (count - 1)]) / (count + 1)
 
-    def next_slot(self) -> int:
-        """Takes the slot of the lightest sample for a new one, weighted anew; returns it.
+    def next_entry(self) -> int:
+        """Takes the entry of the lightest sample for a new one, weighted anew; returns it.
 
         Every sample weighs 1/0.9 of the one before, so the lightest is the oldest, and the samples
         of the first frame go too when all others are heavier.
         """
-        slot = int(self.weights.argmin())
+        entry = int(self.weights.argmin())
         if self._last is None:
             self.weights /= 1 - RATE
-            self.weights[slot] = RATE
+            self.weights[entry] = RATE
         else:
-            self.weights[slot] = self.weights[self._last] / (1 - RATE)
+            self.weights[entry] = self.weights[self._last] / (1 - RATE)
         self.weights /= self.weights.sum()
-        self._last = slot
-        self.count = max(self.count, slot + 1)
-        return slot
+        self._last = entry
+        self.count = max(self.count, entry + 1)
+        return entry
 
     def normal(self, kernel: Float, minus_target: bool = False) -> Float:
         """The gradient of the loss by the kernel, halved and without its constant, [9, C].

@@ -24,11 +24,11 @@ def test_memory_is_the_recorded_one(capacity: int, every: int) -> None:
     expected = arrays[f"{name}/weights" + ("" if every == 1 else "_every10")]
     samples = Samples(capacity, (2, 2), 1)
     samples.start(5)
-    weights, slots = [samples.weights.copy()], []
+    weights, entries = [samples.weights.copy()], []
     for _ in arrays[f"{name}/replace_index"]:
-        slots.append(samples.next_slot())
+        entries.append(samples.next_entry())
         weights.append(samples.weights.copy())
-    assert slots == arrays[f"{name}/replace_index"].tolist()
+    assert entries == arrays[f"{name}/replace_index"].tolist()
     assert error(weights[::every], expected) < 1e-6
     assert samples.count == capacity
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vos_deploy.errors import InputError
+from vos_deploy.methods import METHODS, find_part
 
 from .colour import Jitter
 from .files import Image
@@ -37,7 +38,7 @@ WHITE = (255.0, 255.0, 255.0)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Augmentation:
     """fit: how a picture comes to the crop's size.
         stretch: to it, whatever the shape. letterbox: into its middle; upright pictures are turned.
         area: a random part with a share of the area from `extent` and a ratio of 3:4 to 4:3.
@@ -77,19 +78,9 @@ class Recipe:
     steady: bool = False
 
 
-STCN_VIDEO = Recipe(
-    flip=0.5,
-    fit="area",
-    extent=(0.36, 1.0),
-    each=Motion(rotation=15, shear=10),
-    jitter=Jitter(0.1, 0.03, 0.03),
-    each_jitter=Jitter(0.01, 0.01, 0.01),
-    grey=0.05,
-)
-
 STILLS = {
     # For small data: everything moves, and other objects distract.
-    "mixed": Recipe(
+    "mixed": Augmentation(
         flip=0.5,
         fit="shorter",
         extent=(1.0, 1.5),
@@ -101,7 +92,7 @@ STILLS = {
         recolour=0.3,
     ),
     # The same with look-alikes, occlusion and blur: for keys that learn too.
-    "hard": Recipe(
+    "hard": Augmentation(
         flip=0.5,
         common=Motion(rotation=10),
         fit="shorter",
@@ -118,42 +109,10 @@ STILLS = {
         grey=0.05,
         recolour=0.2,
     ),
-    # The paper says random affine changes, not how large: those of RMNet, which follows it.
-    "stm": Recipe(
-        fit="shorter",
-        extent=(1.0, 1.0),
-        up_to_own=True,
-        window="frame",
-        aim="objects",
-        flip=0.5,
-        each=Motion(rotation=20, shear=10, scale=(0.9, 1.1)),
-    ),
-    # RDE-VOS and IMSFR, stage 0, as in STCN.
-    "stcn": Recipe(
-        flip=0.5,
-        common=Motion(scale=(0.8, 1.5)),
-        fit="shorter",
-        window="frame",
-        each=Motion(rotation=20, shear=10, scale=(0.9, 1.1)),
-        warp=0.33,
-        jitter=Jitter(0.1, 0.05, 0.05, 0.05),
-        each_jitter=Jitter(0.1, 0.05, 0.05),
-        grey=0.05,
-    ),
-    "rmnet": Recipe(
-        fit="shorter",
-        extent=(480 / 465, 480 / 465),
-        window="frame",
-        aim="objects",
-        each=Motion(rotation=20, shear=10, scale=(0.9, 1.1)),
-        jitter=Jitter(brightness=0.03),
-        shuffle_channels=True,
-        fill=WHITE,
-    ),
 }
 
 VIDEOS = {
-    "mixed": Recipe(
+    "mixed": Augmentation(
         flip=0.5,
         common=Motion(rotation=15, shear=5, scale=(0.9, 1.1)),
         fit="shorter",
@@ -162,7 +121,7 @@ VIDEOS = {
         each=Motion(rotation=3, shear=2, scale=(0.97, 1.03), shift=0.02),
         recolour=0.15,
     ),
-    "hard": Recipe(
+    "hard": Augmentation(
         flip=0.5,
         common=Motion(rotation=15, shear=5, scale=(0.9, 1.1)),
         fit="shorter",
@@ -177,84 +136,72 @@ VIDEOS = {
         grey=0.05,
         recolour=0.15,
     ),
-    # Shorter side between the crop and its own length, a random crop, affine: the author's words;
-    # the ranges of the affine changes are RMNet's.
-    "stm": Recipe(
-        fit="shorter",
-        up_to_own=True,
-        aim="objects",
-        flip=0.5,
-        each=Motion(rotation=15, shear=10),
-    ),
-    "retrain": Recipe(
-        trim=0.1,
-        flip=0.5,
-        common=Motion(rotation=15, shear=10, scale=(0.95, 1.05)),
-        fit="letterbox",
-        jitter=Jitter(contrast=0.03, offset=5),
-        fill=(0.0, 0.0, 0.0),
-    ),
-    "stcn": STCN_VIDEO,
-    "stcn_bl30k": Recipe(**{**STCN_VIDEO.__dict__, "extent": (0.25, 1.0), "steady": True}),
-    "rmnet": Recipe(
-        fit="shorter",
-        extent=(480 / 465, 480 / 465),
-        window="frame",
-        aim="objects",
-        each=Motion(rotation=15, shear=10, scale=(1.0, 1.3)),
-        jitter=Jitter(brightness=0.03),
-        shuffle_channels=True,
-        fill=WHITE,
-    ),
-    # Reuse-VOS: resized, nothing else.
-    "whole": Recipe(),
+    # Resized, nothing else.
+    "whole": Augmentation(),
 }
 
 
-def find_recipe(recipes: dict[str, Recipe], name: str, flag: str) -> Recipe:
-    if name not in recipes:
-        raise InputError(f"{flag} {name}: expected one of {', '.join(recipes)}")
-    return recipes[name]
+def augmentations(kind: str) -> dict[str, Augmentation]:
+    """Those of "stills" or of "videos", by name: for every training, and the published ones."""
+    tables = [{"stills": STILLS, "videos": VIDEOS}[kind]]
+    tables += [getattr(find_part(method, "TRAINING"), kind) for method in METHODS]
+    return {name: augmentation for table in tables for name, augmentation in table.items()}
 
 
-def place(rng: Rng, recipe: Recipe, ids: Sequence[Image], size: Size) -> list[Placement]:
+def find_augmentation(kind: str, name: str) -> Augmentation:
+    """Raises InputError for a name that is none."""
+    known = augmentations(kind)
+    if name not in known:
+        flag = {"stills": "--still-augmentation", "videos": "--video-augmentation"}[kind]
+        raise InputError(f"{flag} must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+def place(
+    rng: Rng, augmentation: Augmentation, ids: Sequence[Image], size: Size
+) -> list[Placement]:
     """How each frame comes onto the crop of `size`; ids uint8 [H, W] of each frame, one size."""
     height, width = ids[0].shape
-    common = affine(rng, recipe.common, (height, width))
-    if rng.random() < recipe.flip:
+    common = affine(rng, augmentation.common, (height, width))
+    if rng.random() < augmentation.flip:
         common = common @ mirror(width)
-    if recipe.trim:
-        left, top, right, bottom = rng.uniform(0, recipe.trim, 4)
+    if augmentation.trim:
+        left, top, right, bottom = rng.uniform(0, augmentation.trim, 4)
         common = common @ (
             scaling(1 / (1 - left - right), 1 / (1 - top - bottom))
             @ translation((-left * width, -top * height))
         )
-    fitted, canvas = fit(rng, recipe, (height, width), size)
+    fitted, canvas = fit(rng, augmentation, (height, width), size)
     base = fitted @ common
-    if recipe.window == "clip":
-        points = base @ object_points(ids[0]) if recipe.aim != "anywhere" else np.zeros((3, 0))
-        base = window(rng, canvas, size, points, recipe.aim) @ base
+    if augmentation.window == "clip":
+        points = (
+            base @ object_points(ids[0]) if augmentation.aim != "anywhere" else np.zeros((3, 0))
+        )
+        base = window(rng, canvas, size, points, augmentation.aim) @ base
         canvas = (float(size[0]), float(size[1]))
     placements, change = [], np.eye(3)
     for frame in ids:
-        change = affine(rng, recipe.each, canvas) @ (change if recipe.drift else np.eye(3))
+        before = change if augmentation.drift else np.eye(3)
+        change = affine(rng, augmentation.each, canvas) @ before
         cut = np.eye(3)
-        if recipe.window == "frame":
+        if augmentation.window == "frame":
             points = np.zeros((3, 0))
-            if recipe.aim != "anywhere":
+            if augmentation.aim != "anywhere":
                 points = change @ base @ object_points(frame)
-            cut = window(rng, canvas, size, points, recipe.aim)
+            cut = window(rng, canvas, size, points, augmentation.aim)
         whole = round(canvas[0]), round(canvas[1])
         placements.append(Placement(base, change, cut, whole))
     return placements
 
 
-def fit(rng: Rng, recipe: Recipe, source: Size, size: Size) -> tuple[Matrix, tuple[Any, Any]]:
+def fit(
+    rng: Rng, augmentation: Augmentation, source: Size, size: Size
+) -> tuple[Matrix, tuple[Any, Any]]:
     """Brings a picture of `source` to the size of the canvas that is returned beside."""
     (height, width), (tall, wide) = source, size
-    if recipe.fit == "stretch":
+    if augmentation.fit == "stretch":
         return scaling(wide / width, tall / height), size
-    if recipe.fit == "letterbox":
+    if augmentation.fit == "letterbox":
         turn = np.eye(3)
         if height > width and tall < wide:
             turn = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -262,13 +209,13 @@ def fit(rng: Rng, recipe: Recipe, source: Size, size: Size) -> tuple[Matrix, tup
         scale = min(tall / height, wide / width)
         borders = np.floor([(wide - width * scale) / 2, (tall - height * scale) / 2])
         return translation(borders) @ scaling(scale, scale) @ turn, size
-    if recipe.fit == "area":
-        part = _part(rng, recipe.extent, source)
+    if augmentation.fit == "area":
+        part = _part(rng, augmentation.extent, source)
         return scaling(wide / part[2], tall / part[3]) @ translation((-part[0], -part[1])), size
-    assert recipe.fit == "shorter"
+    assert augmentation.fit == "shorter"
     cover = max(tall / height, wide / width)
-    low, high = recipe.extent
-    if recipe.up_to_own:
+    low, high = augmentation.extent
+    if augmentation.up_to_own:
         high = max(high, 1 / cover)
     scale = cover * rng.uniform(low, high)
     return scaling(scale, scale), (height * scale, width * scale)
