@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.commands import make_parser, run_command, setup_logging
@@ -30,9 +30,6 @@ from .gpu_measures import STEP, Labels, Outcome, flatness, follow, parity, speed
 from .gpu_report import Ledger, write_markdown
 from .options import frame_size, numbers, positive
 from .scene import scene
-
-if TYPE_CHECKING:
-    from .torch_backend import Mode
 
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --checkpoint stm=STM_weights.pth --output gpu.md"
 PACKAGES = ("torch", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-python")
@@ -261,13 +258,16 @@ class MethodCheck:
         if place == "auto":
             place = "cuda" if torch.cuda.is_available() else "none"
         folder = self._folder(precision)
-        modes: tuple[Mode, ...] = () if place == "none" else ("eager", "compiled")
+        modes = () if place == "none" else ("eager", "compiled")
         return [Target(f"PyTorch {mode}", folder, self._torch(place, mode)) for mode in modes]
 
-    def _torch(self, place: str, mode: Mode) -> backends.BackendMaker:
-        from .torch_backend import TorchBackend
+    def _torch(self, place: str, mode: str) -> backends.BackendMaker:
+        from vos_deploy.export.export import graph_modules
+        from vos_deploy.runtime.backends.torch import TorchBackend
 
-        return lambda bundle, threads: TorchBackend(bundle, self._network, place, mode)
+        return lambda bundle, threads: TorchBackend(
+            bundle, graph_modules(self._network, bundle.precision), place, mode == "compiled"
+        )
 
 
 def _installed() -> list[str]:

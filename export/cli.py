@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 
 from vos_deploy.bundle import check_replaceable
 from vos_deploy.commands import make_parser, run_command, setup_logging
@@ -116,6 +117,7 @@ def export_command(args: argparse.Namespace) -> int:
     output = args.output or Path(args.method)
     check_replaceable(output)  # now, not after minutes of work
     path = args.checkpoint or demonstration_weights(args.method)
+    tell(f"loading {path.name}")
     model = load_model(path, args.method, args.trunk)
     checkpoint = {"name": path.name, "sha256": sha256(path)}
     if args.trunk:
@@ -134,12 +136,20 @@ def export_command(args: argparse.Namespace) -> int:
         ),
         checkpoint,
         report=lambda comparison: None if args.json else print(comparison),
+        stage=tell,
     )
     if args.json:
         print(json.dumps({"output": str(output), "passed": passed, **bundle.parity}, indent=2))
     else:
         print(f"{'wrote' if passed else 'OUT OF TOLERANCE, wrote'} {output}")
+        if passed:
+            print(f"run it: vos-deploy-run --engine {quote(str(output))} --video VIDEO --mask MASK")
     return 0 if passed else 1
+
+
+def tell(stage: str) -> None:
+    """What is being done, on stderr: stdout is for results."""
+    print(f"{stage} ...", file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

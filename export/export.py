@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from onnx import ModelProto
+from torch import nn
 
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
-from vos_deploy.commands import progress
 from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 from vos_deploy.onnx_runtime import import_onnxruntime
 
 from .compress import store_half
-from .graph import MethodExport
+from .graph import GraphSpec, MethodExport
 from .to_onnx import tensor_specs, to_onnx
-from .verify import TOLERANCES, Comparison, compare, sample_clip
-
-# A size to trace with where the model takes any: nothing in it is a multiple of 16.
-TRACED_SIZE = (101, 149)
+from .verify import TOLERANCES, Comparison, sample_clip, verify
 
 
 @dataclass(frozen=True)
@@ -45,29 +43,16 @@ def export(
     options: Options,
     checkpoint: dict[str, str] | None = None,
     report: Callable[[Comparison], None] = lambda comparison: None,
+    stage: Callable[[str], None] = lambda text: None,
 ) -> tuple[Bundle, bool]:
     """Write the model folder; returns it and whether every output is within tolerance.
 
-    `model` is float32, in eval mode. `report` is called once per output. A model out of tolerance
-    is written too, so that it can be looked at; its manifest says so.
+    `model` is float32, in eval mode. `stage` is told what is being done, `report` called once per
+    output. A model out of tolerance is written too, so that it can be looked at; its manifest says
+    so.
     """
     method: MethodExport = find_part(model.method, "EXPORT")
-    models = export_graphs(model, options)
-    if options.half_storage:
-        for graph in models.values():
-            store_half(graph)
-    frames, masks = sample_clip(options.size)
-    rounded = options.half_storage or options.precision == "fp16"
-    comparisons = compare(
-        method.graphs(model, options.size or TRACED_SIZE),
-        models,
-        method.rollout_for(model),
-        frames,
-        masks,
-        TOLERANCES["fp16" if rounded else "fp32"],
-    )
-    for comparison in comparisons:
-        report(comparison)
+    models = export_graphs(model, options, stage)
     bundle = Bundle(
         method=model.method,
         config=model.config,
@@ -79,30 +64,59 @@ def export(
             options.memory_every or method.memory.every,
             options.memory_frames or method.memory.frames,
         ),
-        parity={
-            "frames": len(frames),
-            "objects": len(masks),
-            "size": list(frames[0].shape[:2]),
-            "errors": {c.output: {"error": c.error, "tolerance": c.tolerance} for c in comparisons},
-        },
         checkpoint=dict(checkpoint or {}),
         licence=options.licence or method.licence,
-        versions={
-            **{name: version(name) for name in ("vos_deploy", "torch", "onnx")},
-            # The module's own: its distribution is onnxruntime or onnxruntime-gpu.
-            "onnxruntime": import_onnxruntime().__version__,
-        },
+        versions=versions(),
     )
-    contents = {name: graph.SerializeToString() for name, graph in models.items()}
-    return bundle.save(output, contents), all(c.passed for c in comparisons)
+    clip = sample_clip(options.size)
+    stage(f"comparing with PyTorch on {len(clip.frames)} frames of {'x'.join(map(str, clip.size))}")
+    rounded = options.half_storage or options.precision == "fp16"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        contents = {name: graph.SerializeToString() for name, graph in models.items()}
+        draft = bundle.save(Path(scratch) / "model", contents)
+        comparisons = verify(model, draft, clip, TOLERANCES["fp16" if rounded else "fp32"])
+    for comparison in comparisons:
+        report(comparison)
+    parity = {
+        "frames": len(clip.frames),
+        "objects": len(set(clip.mask.flat) - {0}),
+        "size": list(clip.size),
+        "errors": {c.output: {"error": c.error, "tolerance": c.tolerance} for c in comparisons},
+    }
+    saved = replace(bundle, parity=parity).save(output, contents)
+    return saved, all(c.passed for c in comparisons)
 
 
-def export_graphs(model: Network, options: Options) -> dict[str, ModelProto]:
+def export_graphs(
+    model: Network, options: Options, stage: Callable[[str], None] = lambda text: None
+) -> dict[str, ModelProto]:
     """The ONNX graphs by name, in the precision asked for."""
-    network = copy.deepcopy(model).half() if options.precision == "fp16" else model
-    specs = find_part(model.method, "EXPORT").graphs(network, options.size or TRACED_SIZE)
-    with torch.no_grad():
-        return {
-            name: to_onnx(spec, fixed_size=options.size is not None)
-            for name, spec in progress(specs.items(), description="export", unit="graph")
-        }
+    stride = find_part(model.method, "EXPORT").stride(model)
+    dtype = torch.float16 if options.precision == "fp16" else torch.float32
+    specs, models = graph_specs(model, options.precision), {}
+    for number, (name, spec) in enumerate(specs.items(), start=1):
+        stage(f"exporting graph {number} of {len(specs)}: {name}")
+        models[name] = to_onnx(spec, options.size, stride, dtype)
+        if options.half_storage:
+            store_half(models[name])
+    return models
+
+
+def graph_specs(model: Network, precision: str) -> dict[str, GraphSpec]:
+    """The graphs of a copy of the network, "fp32" or "fp16", by name."""
+    network = copy.deepcopy(model)
+    network = network.half() if precision == "fp16" else network
+    specs: dict[str, GraphSpec] = find_part(model.method, "EXPORT").graphs(network)
+    return specs
+
+
+def graph_modules(model: Network, precision: str) -> dict[str, nn.Module]:
+    """What the graphs are exported from, by name, for `TorchBackend`."""
+    return {name: spec.module for name, spec in graph_specs(model, precision).items()}
+
+
+def versions() -> dict[str, str]:
+    """Of what makes a model. ONNX Runtime is asked itself: its package has one of several names."""
+    named = {name: version(name) for name in ("vos_deploy", "torch", "onnx")}
+    return {**named, "onnxruntime": import_onnxruntime().__version__}

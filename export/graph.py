@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
-from numpy.typing import NDArray
+import torch
 from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
-
-Array = NDArray[Any]
-# Runs a graph: its name and its inputs by name to its outputs by name.
-Run = Callable[[str, dict[str, Array]], dict[str, Array]]
-
-# The method over a short clip: frames uint8 [H, W, 3] and the masks float32 [K, H, W] of the first
-# to the probabilities float32 [1+K, H, W] of the last.
-Rollout = Callable[[Run, list[Array], Array], Array]
+from vos_deploy.frames import Size
 
 # A dimension: a number, or the name of one that varies.
-Shape = tuple[int | str, ...]
+Side = int | str
+
+# Lengths to trace with of the dimensions that vary whatever the frame: objects, those of one bank,
+# memory frames chosen, queries and memory tokens inside boxes. All differ, and none is 0 or 1.
+LENGTHS = {"K": 3, "G": 2, "S": 4, "Q": 5, "R": 7}
+# Memory frames to trace with: N tokens of the memory are those of T frames.
+MEMORY_FRAMES = 2
+# Dimensions that vary whatever the frame.
+ALWAYS_DYNAMIC = {*LENGTHS, "1+K", "N"}
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """What a graph takes or gives.
+
+    dtype: None for that of the network: float32, or float16 in a model of half precision.
+    below: the values of an integer input are less than this, and at least 0.
+    """
+
+    shape: tuple[Side, ...]
+    dtype: torch.dtype | None = None
+    below: Side = 1
+
+
+def floating(*shape: Side) -> TensorType:
+    """A tensor of the network's precision."""
+    return TensorType(shape)
+
+
+def float32(*shape: Side) -> TensorType:
+    """A tensor that stays float32 in a model of half precision."""
+    return TensorType(shape, torch.float32)
+
+
+def uint8(*shape: Side) -> TensorType:
+    return TensorType(shape, torch.uint8, 256)
+
+
+def int32(*shape: Side, below: Side = 1) -> TensorType:
+    return TensorType(shape, torch.int32, below)
+
+
+def int64(*shape: Side, below: Side = 1) -> TensorType:
+    return TensorType(shape, torch.int64, below)
+
+
+IMAGE = uint8("H", "W", 3)
+# What the last graph of a frame gives.
+ESTIMATE = {"probabilities": float32("1+K", "H", "W"), "labels": uint8("H", "W")}
+
+Tensors = Mapping[str, TensorType]
 
 
 @dataclass(frozen=True)
@@ -42,32 +86,63 @@ class GraphSpec:
     """One graph of a method.
 
     module: takes the inputs in order, returns a tuple of the outputs in order.
-    inputs, outputs: name -> shape. The names H and W stand for the frame and become numbers in a
+    inputs, outputs: by name. The dimensions H and W stand for the frame and become numbers in a
         model of one size; the names derived from them (h, w, hw, H16, ...) as well.
-    example: inputs to trace with, by name.
     slack: outputs in which rounding may tip a decision, and what need not agree there.
     """
 
     module: nn.Module
-    inputs: dict[str, Shape]
-    outputs: dict[str, Shape]
-    example: dict[str, Tensor]
-    slack: dict[str, Slack] = field(default_factory=dict)
+    inputs: Tensors
+    outputs: Tensors
+    slack: Mapping[str, Slack] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class MethodExport:
     """What export knows of a method.
 
-    graphs: a network and the size (H, W) to trace with -> the graphs by name.
+    graphs: a network -> its graphs by name.
     licence: what is known of the licence of the official weights.
+    stride: a network -> its frames are padded to multiples of this.
+    verified: a network -> options of the tracker, set by set, with which the exported graphs are
+        run beside the network; together the sets run every graph.
     """
 
-    graphs: Callable[[Any, tuple[int, int]], dict[str, GraphSpec]]
-    rollout: Rollout
+    graphs: Callable[[Any], dict[str, GraphSpec]]
     memory: MemoryDefaults
     licence: str
+    stride: Callable[[Any], int] = lambda network: 16
+    verified: Callable[[Any], Sequence[Mapping[str, Any]]] = lambda network: [{}]
 
-    def rollout_for(self, model: Any) -> Rollout:
-        """The rollout for a network: that of the method, where it does not depend on it."""
-        return self.rollout
+
+def sides(size: Size, stride: int) -> dict[str, int]:
+    """The dimensions of a frame of `size`, padded to multiples of `stride`, by name."""
+    height, width = (ceil(side / stride) * stride for side in size)
+    named = {"H": size[0], "W": size[1]}
+    for step in (4, 8, 16, 32):
+        suffix = "" if step == 16 else str(step)
+        named |= {f"h{suffix}": ceil(height / step), f"w{suffix}": ceil(width / step)}
+    h, w = named["h"], named["w"]
+    return {**named, "H16": 16 * h, "W16": 16 * w, "hw": h * w}
+
+
+def example(
+    inputs: Tensors, size: Size, stride: int, dtype: torch.dtype, **lengths: int
+) -> dict[str, Tensor]:
+    """Random inputs of a graph for a frame of `size`.
+
+    dtype: that of the network. lengths: of dimensions, to use for those of the table.
+    """
+    named = {**LENGTHS, **lengths, **sides(size, stride), "T": MEMORY_FRAMES}
+    named["N"] = MEMORY_FRAMES * named["hw"]
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(tensor: TensorType) -> Tensor:
+        shape = [named[side] if isinstance(side, str) else side for side in tensor.shape]
+        kind = tensor.dtype or dtype
+        if kind.is_floating_point:
+            return torch.rand(shape, generator=generator).to(kind)
+        below = named[tensor.below] if isinstance(tensor.below, str) else tensor.below
+        return torch.randint(below, shape, generator=generator, dtype=kind)
+
+    return {name: draw(tensor) for name, tensor in inputs.items()}

@@ -10,8 +10,12 @@ from vos_deploy.models.aggregate import aggregated_odds
 from vos_deploy.models.padding import crop, pad_to_stride, padding
 from vos_deploy.models.shared_keys import STRIDE, ResBlock, memory_read, normalize
 
+from .graph import float32, uint8
 from .layers import as_frame
-from .ops import memory_read_l2_symbolic
+from .ops import MEMORY_READ_L2, MEMORY_READ_TOP_K, read
+
+# What the decoders give: the memory is told the probabilities of the padded frame.
+PADDED_ESTIMATE = {"probabilities": float32("1+K", "H16", "W16"), "labels": uint8("H", "W")}
 
 
 def padded_frame(image: Tensor) -> Tensor:
@@ -74,11 +78,13 @@ class MemoryReadGraph(nn.Module):
     ) -> Tensor:
         objects, channels = memory_value.shape[1:]
         values = memory_value.flatten(1)
-        if torch.onnx.is_in_onnx_export():
-            readout = memory_read_l2_symbolic(query_key, memory_key, values, top_k)
-        else:
+        if not torch.onnx.is_in_onnx_export():
             k = None if top_k is None else int(top_k)
             readout = memory_read(query_key, memory_key, values, k)
+        elif top_k is None:
+            readout = read(MEMORY_READ_L2, query_key, memory_key, values)
+        else:
+            readout = read(MEMORY_READ_TOP_K, query_key, memory_key, values, top_k)
         return readout.unflatten(1, (objects, channels)).transpose(0, 1)
 
 

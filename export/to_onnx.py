@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import onnx
@@ -12,29 +12,34 @@ import torch
 from onnx import ModelProto
 
 from vos_deploy.bundle import TensorSpec
+from vos_deploy.frames import Size
 
-from .graph import GraphSpec, Shape
+from .graph import ALWAYS_DYNAMIC, GraphSpec, Side, TensorType, example
 from .ops import OPSET, add_functions
 
-# Dimensions that vary whatever the frame: objects, those of one bank, memory tokens, chosen frames,
-# queries and memory tokens inside boxes.
-ALWAYS_DYNAMIC = {"K", "1+K", "G", "N", "S", "Q", "R"}
+# A size to trace with where the model takes any: nothing in it is a multiple of 16.
+TRACED_SIZE = (101, 149)
 
 
-def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:
-    """Export at opset 20; objects and memory tokens vary, the frame unless `fixed_size`."""
+def to_onnx(
+    spec: GraphSpec, size: Size | None = None, stride: int = 16, dtype: torch.dtype = torch.float32
+) -> ModelProto:
+    """Export at opset 20; objects and memory tokens vary, the frame unless `size` fixes it.
+
+    stride: frames are padded to multiples of it. dtype: that of the network.
+    """
     dynamic = {
         name: {
             axis: torch.export.Dim.DYNAMIC
-            for axis, dimension in enumerate(shape)
-            if varies(dimension, fixed_size)
+            for axis, side in enumerate(tensor.shape)
+            if varies(side, size)
         }
-        for name, shape in spec.inputs.items()
+        for name, tensor in spec.inputs.items()
     }
-    with quiet():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             spec.module,
-            tuple(spec.example[name] for name in spec.inputs),
+            tuple(example(spec.inputs, size or TRACED_SIZE, stride, dtype).values()),
             input_names=list(spec.inputs),
             output_names=list(spec.outputs),
             dynamic_shapes=tuple(dynamic.values()),
@@ -46,25 +51,30 @@ def to_onnx(spec: GraphSpec, fixed_size: bool) -> ModelProto:
     assert program is not None  # None is for another mode of the exporter
     model = program.model_proto
     add_functions(model)
-    name_dimensions(model, spec, fixed_size)
+    for value in [*model.graph.input, *model.graph.output]:
+        tensor = {**spec.inputs, **spec.outputs}[value.name]
+        name_dimensions(value, tensor, size)
+        check_dtype(value, tensor.dtype or dtype)
     strip_provenance(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def varies(dimension: int | str, fixed_size: bool) -> bool:
-    return isinstance(dimension, str) and (not fixed_size or dimension in ALWAYS_DYNAMIC)
+def varies(side: Side, size: Size | None) -> bool:
+    return isinstance(side, str) and (size is None or side in ALWAYS_DYNAMIC)
 
 
-def name_dimensions(model: ModelProto, spec: GraphSpec, fixed_size: bool) -> None:
+def name_dimensions(value: onnx.ValueInfoProto, tensor: TensorType, size: Size | None) -> None:
     """Give the dimensions that vary the names they are declared with."""
-    declared = {**spec.inputs, **spec.outputs}
-    for value in [*model.graph.input, *model.graph.output]:
-        for dimension, name in zip(
-            value.type.tensor_type.shape.dim, declared[value.name], strict=True
-        ):
-            if varies(name, fixed_size):
-                dimension.dim_param = str(name)
+    for dimension, side in zip(value.type.tensor_type.shape.dim, tensor.shape, strict=True):
+        if varies(side, size):
+            dimension.dim_param = str(side)
+
+
+def check_dtype(value: onnx.ValueInfoProto, dtype: torch.dtype) -> None:
+    found = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    if found != str(dtype).removeprefix("torch."):
+        raise ValueError(f"{value.name!r} is declared as {dtype}, and its graph makes it {found}")
 
 
 def strip_provenance(model: ModelProto) -> None:
@@ -85,16 +95,16 @@ def strip_provenance(model: ModelProto) -> None:
 def tensor_specs(model: ModelProto) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs for the manifest."""
 
-    def specs(values: Iterator[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    def specs(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
         result = []
         for value in values:
             tensor = value.type.tensor_type
-            shape: Shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+            shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
             result.append(TensorSpec(value.name, dtype, shape))
         return tuple(result)
 
-    return specs(iter(model.graph.input)), specs(iter(model.graph.output))
+    return specs(model.graph.input), specs(model.graph.output)
 
 
 @contextmanager

@@ -1,23 +1,34 @@
-"""The last step of an export: the ONNX graphs run on real frames, beside PyTorch."""
+"""The last step of an export: the Segmenter follows a real clip with the network, with every graph
+run beside it on the same inputs, and then with the graphs alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from onnx import ModelProto
+from numpy.typing import DTypeLike, NDArray
 
-from vos_deploy.frames import resize_frame, resize_ids
-from vos_deploy.masks import object_ids, one_hot, read_mask
-from vos_deploy.onnx_runtime import import_onnxruntime
+from vos_deploy.bundle import Bundle, Graph
+from vos_deploy.frames import Size, resize_frame, resize_ids
+from vos_deploy.manifest import TensorSpec
+from vos_deploy.masks import read_mask
+from vos_deploy.methods import find_part
+from vos_deploy.models import Network
+from vos_deploy.runtime.backends import Array, Backend
+from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
+from vos_deploy.runtime.backends.torch import TorchBackend
+from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.video import open_source
 
-from .graph import Array, GraphSpec, Rollout, Slack
+from .graph import GraphSpec, MethodExport, Slack
 
-Arrays = dict[str, Array]
+Arrays = dict[str, NDArray[Any]]
+
+CLOSED_LOOP = "labels, closed loop"
 
 
 @dataclass(frozen=True)
@@ -51,94 +62,178 @@ class Comparison:
         )
 
 
-def sample_clip(size: tuple[int, int] | None) -> tuple[list[Array], Array]:
-    """The frames uint8 [H, W, 3] and first masks float32 [K, H, W] that ship for this check."""
+@dataclass(frozen=True)
+class Clip:
+    """frames: uint8 [H, W, 3] each. mask: object ids uint8 [H, W] of the first."""
+
+    frames: list[NDArray[np.uint8]]
+    mask: NDArray[np.uint8]
+
+    @property
+    def size(self) -> Size:
+        return self.mask.shape[0], self.mask.shape[1]
+
+
+def sample_clip(size: Size | None) -> Clip:
+    """What ships for this check; at its own size for None."""
     folder = Path(str(resources.files("vos_deploy.export"))) / "sample"
-    ids = read_mask(folder / "mask.png")
+    mask = read_mask(folder / "mask.png")
     with open_source(folder / "frames") as source:
-        frames: list[Array] = list(source)
-    size = size or ids.shape
-    ids = resize_ids(ids, size)
-    return [resize_frame(f, size) for f in frames], one_hot(ids, object_ids(ids))[1:]
+        frames = list(source)
+    size = size or (mask.shape[0], mask.shape[1])
+    return Clip([resize_frame(frame, size) for frame in frames], resize_ids(mask, size))
 
 
-def compare(
-    specs: dict[str, GraphSpec],
-    models: dict[str, ModelProto],
-    rollout: Rollout,
-    frames: list[Array],
-    masks: Array,
-    tolerance: Tolerance,
-) -> list[Comparison]:
-    """Errors of every output, given the inputs that PyTorch had, and of the labels in closed loop.
+class SideBySide(Backend):
+    """Runs every graph on two backends, on the same inputs.
 
-    `specs` hold the float32 modules, `models` the graphs exported from them.
+    The arrays are those of `reference`, and so is the loop: `candidate` is only watched, by
+    watch(graph, expected, found), the outputs of both by name.
     """
-    onnxruntime = import_onnxruntime()
-    sessions = {
-        name: onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
-        for name, model in models.items()
-    }
-    worst = {f"{name}.{output}": 0.0 for name in specs for output in specs[name].outputs}
 
-    def in_pytorch(name: str, inputs: Arrays) -> Arrays:
-        with torch.inference_mode():
-            result = specs[name].module(
-                *(torch.from_numpy(inputs[key]) for key in specs[name].inputs)
-            )
-        result = result if isinstance(result, tuple) else (result,)
-        expected = {k: v.numpy() for k, v in zip(specs[name].outputs, result, strict=True)}
-        for output, array in in_onnxruntime(name, inputs).items():
-            key = f"{name}.{output}"
+    device = "side by side"
+
+    def __init__(
+        self,
+        reference: Backend,
+        candidate: Backend,
+        watch: Callable[[str, Arrays, Arrays], None],
+    ) -> None:
+        super().__init__(reference.bundle)
+        self.reference, self.candidate, self.watch = reference, candidate, watch
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return self.reference.empty(shape, dtype)
+
+    def upload(self, source: NDArray[Any], target: Array) -> None:
+        self.reference.upload(source, target)
+
+    def download(self, source: Array) -> NDArray[Any]:
+        return self.reference.download(source)
+
+    def copy(self, source: Array, target: Array) -> None:
+        self.reference.copy(source, target)
+
+    def close(self) -> None:
+        self.reference.close()
+        self.candidate.close()
+
+    def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        given = {name: self.download(array) for name, array in inputs.items()}
+        self.reference.run(graph, inputs, outputs)
+        expected = {name: self.download(array) for name, array in outputs.items()}
+        self.watch(graph, expected, self._run_candidate(graph, given, expected))
+
+    def _run_candidate(self, graph: str, given: Arrays, expected: Arrays) -> Arrays:
+        """The candidate's outputs, whose shapes are those of `expected`; each type is its own."""
+        spec, backend = self.candidate.bundle.graphs[graph], self.candidate
+        inputs = {t.name: backend.empty(given[t.name].shape, t.dtype) for t in spec.inputs}
+        outputs = {t.name: backend.empty(expected[t.name].shape, t.dtype) for t in spec.outputs}
+        for name, array in inputs.items():
+            backend.upload(given[name].astype(array.dtype), array)
+        backend.run(graph, inputs, outputs)
+        return {name: backend.download(array) for name, array in outputs.items()}
+
+
+class Errors:
+    """Worst errors of outputs, by `graph.output`."""
+
+    def __init__(self, specs: Mapping[str, GraphSpec], tolerance: Tolerance) -> None:
+        self.specs, self.tolerance = specs, tolerance
+        self.worst: dict[str, float] = {}
+
+    def watch(self, graph: str, expected: Arrays, found: Arrays) -> None:
+        for output, array in found.items():
             if output == "labels":
-                error = differing(array, expected["probabilities"], tolerance.error)
+                error = differing(array, expected["probabilities"], self.tolerance.error)
             else:
-                error = relative_error(array, expected[output], left_out(name, output))
-            worst[key] = float(np.maximum(worst[key], error))  # NaN stays NaN
-        return expected
+                slack = self.specs[graph].slack.get(output, Slack(share=0.0))
+                share = self.tolerance.pixels if slack.share is None else slack.share
+                error = relative_error(array, expected[output], share)
+            self.note(f"{graph}.{output}", error)
 
-    def in_onnxruntime(name: str, inputs: Arrays) -> Arrays:
-        session = sessions[name]
-        feed = {
-            value.name: inputs[value.name].astype(np.float16)
-            if value.type == "tensor(float16)"
-            else inputs[value.name]
-            for value in session.get_inputs()
-        }
-        return dict(zip(specs[name].outputs, session.run(None, feed), strict=True))
+    def note(self, name: str, error: float) -> None:
+        self.worst[name] = float(np.maximum(self.worst.get(name, 0.0), error))  # NaN stays NaN
 
-    def left_out(name: str, output: str) -> float:
-        slack = specs[name].slack.get(output, Slack(share=0.0))
-        return tolerance.pixels if slack.share is None else slack.share
+    def comparisons(self) -> list[Comparison]:
+        """In the order of the graphs. Raises ValueError for a graph that was never run."""
+        missing = [graph for graph, spec in self.specs.items() if not self._ran(graph, spec)]
+        if missing:
+            raise ValueError(f"the options to verify with run no {', '.join(missing)}")
+        outputs = [(g, o) for g, spec in self.specs.items() for o in spec.outputs]
+        rows = [
+            Comparison(f"{g}.{o}", self.worst[f"{g}.{o}"], self._allowed(g, o)) for g, o in outputs
+        ]
+        return [*rows, Comparison(CLOSED_LOOP, self.worst[CLOSED_LOOP], self.tolerance.pixels)]
 
-    def allowed(name: str, output: str) -> float:
+    def _ran(self, graph: str, spec: GraphSpec) -> bool:
+        return all(f"{graph}.{output}" in self.worst for output in spec.outputs)
+
+    def _allowed(self, graph: str, output: str) -> float:
         if output == "labels":
-            return tolerance.pixels
-        return max(tolerance.error, specs[name].slack.get(output, Slack()).error)
-
-    expected = rollout(in_pytorch, frames, masks)
-    labels = rollout(in_onnxruntime, frames, masks).argmax(0)
-    return [
-        *(Comparison(key, error, allowed(*key.split("."))) for key, error in worst.items()),
-        Comparison(
-            "labels, closed loop", differing(labels, expected, tolerance.error), tolerance.pixels
-        ),
-    ]
+            return self.tolerance.pixels
+        return max(self.tolerance.error, self.specs[graph].slack.get(output, Slack()).error)
 
 
-def relative_error(array: Array, expected: Array, left_out: float = 0.0) -> float:
+def verify(model: Network, exported: Bundle, clip: Clip, tolerance: Tolerance) -> list[Comparison]:
+    """Errors of every output of an exported model, given the inputs that PyTorch had, and of the
+    labels in closed loop: the worst over the clip and over the options that the method names.
+
+    model: float32, in eval mode; the network that was exported.
+    """
+    method: MethodExport = find_part(model.method, "EXPORT")
+    specs = method.graphs(model)
+    errors = Errors(specs, tolerance)
+    modules = {name: spec.module for name, spec in specs.items()}
+    graphs = OnnxRuntimeBackend(exported)
+    pytorch = TorchBackend(in_float32(exported), modules)
+
+    def segmenter(backend: Backend, options: Mapping[str, Any]) -> Segmenter:
+        # Every frame is memorised: a short clip has to show what becomes of the memory.
+        return Segmenter(
+            exported.path,
+            device=lambda bundle, threads: backend,
+            size=clip.size,
+            memory_every=1,
+            **options,
+        )
+
+    with SideBySide(pytorch, graphs, errors.watch) as both:
+        for options in method.verified(model):
+            beside, alone = segmenter(both, options), segmenter(graphs, options)
+            beside.step(clip.frames[0], clip.mask)
+            alone.step(clip.frames[0], clip.mask)
+            for frame in clip.frames[1:]:
+                beside.step(frame)
+                slots = np.searchsorted([0, *alone.objects], alone.step(frame))
+                errors.note(CLOSED_LOOP, differing(slots, beside.probabilities, tolerance.error))
+    return errors.comparisons()
+
+
+def in_float32(bundle: Bundle) -> Bundle:
+    """The bundle as if its model computed in float32 throughout."""
+
+    def full(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(s, dtype=s.dtype.replace("float16", "float32")) for s in specs)
+
+    def graph(graph: Graph) -> Graph:
+        return replace(graph, inputs=full(graph.inputs), outputs=full(graph.outputs))
+
+    graphs = {name: graph(found) for name, found in bundle.graphs.items()}
+    return replace(bundle, precision="fp32", graphs=graphs)
+
+
+def relative_error(found: NDArray[Any], expected: NDArray[Any], left_out: float = 0.0) -> float:
     """The largest difference, relative to the largest absolute value expected; NaN where there is
     one. left_out: which share of the differences, the largest, does not count."""
-    differences = np.abs(array.astype(np.float32) - expected).ravel()
+    differences = np.abs(found.astype(np.float32) - expected).ravel()
     if not np.isfinite(differences).all():
         return float("nan")
     last = differences.size - 1 - int(left_out * differences.size)
     return float(np.partition(differences, last)[last] / np.abs(expected).max())
 
 
-def differing(labels: Array, probabilities: Array, tie: float) -> float:
+def differing(labels: NDArray[Any], probabilities: NDArray[Any], tie: float) -> float:
     """Share of the pixels labelled otherwise than `probabilities` [1+K, H, W] say, where the best
     slot leads by more than `tie`. Probabilities of a padded frame count within the frame."""
     pads = ((p - side) // 2 for p, side in zip(probabilities.shape[1:], labels.shape, strict=True))

@@ -22,7 +22,11 @@ NOTHING_IMPORTS = "vos_deploy.benchmarks"
 ENGINES = ["torch", "onnx", "onnxscript", "onnxruntime"]
 ENGINES += ["tensorrt", "tensorrt_rtx", "pycuda", "cuda"]
 # The public class is looked up lazily there, so that `import vos_deploy` stays light.
-LAZY = {(ROOT / "vos_deploy" / "__init__.py", "vos_deploy.runtime")}
+# So is PyTorch, by the one backend that runs it.
+LAZY = {
+    (ROOT / "vos_deploy" / "__init__.py", "vos_deploy.runtime"),
+    (ROOT / "runtime" / "backends" / "torch.py", "torch"),
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -79,6 +83,7 @@ def test_engine_neutral_folders_name_no_framework() -> None:
         "import vos_deploy; vos_deploy.__version__; vos_deploy.Segmenter",
         "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.onnx_runtime, vos_deploy.runtime.backends.ort",
+        "import vos_deploy.runtime.backends.torch",
         "import vos_deploy.runtime.trackers.stm, vos_deploy.runtime.build",
         "import vos_deploy.runtime.trackers.gfrtm.tracker, vos_deploy.benchmarks.fps",
         "import vos_deploy.runtime.backends.tensorrt.backend, vos_deploy.runtime.backends.ort_cuda",

@@ -13,24 +13,55 @@ outputs of `memorize` are made of, is computed once.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.models.imsfr import IMSFR, TRUNK_CHANNELS
-from vos_deploy.models.resnet import BACKBONES
-from vos_deploy.models.shared_keys import STRIDE, memory_read, others_of
+from vos_deploy.models.shared_keys import memory_read, others_of
 
-from ..graph import Array, GraphSpec, MethodExport, Run, Slack
+from ..graph import IMAGE, GraphSpec, MethodExport, Slack, float32, floating, int64
 from ..layers import tokens
-from ..ops import memory_read_frames_symbolic
-from ..shared_keys import MemoryReadGraph, SplitResBlock, estimate, padded_frame
+from ..ops import SIMILARITY, Op, read
+from ..shared_keys import (
+    PADDED_ESTIMATE,
+    MemoryReadGraph,
+    SplitResBlock,
+    estimate,
+    padded_frame,
+)
 
-# Top-k of the closed loop that ends an export: that of the DAVIS 2017 setting.
-TOP_K = 4
+# As MemoryReadTopK over the frames of the memory that are named, a frame being as many tokens as
+# there are queries. Only keys are gathered by frame. Which of the gathered tokens are the most
+# similar is mapped back to the memory, so that of the values, G times as wide, no more than top_k
+# tokens per query are touched. A frame that is named twice is there twice.
+MEMORY_READ_FRAMES = Op(
+    f"""MemoryReadFrames <scale> (query_key, memory_key, memory_value, frames, top_k)
+            => (readout) {{
+        zero = Constant <value_int = 0> ()
+        one = Constant <value_int = 1> ()
+        flat = Constant <value_ints = [-1]> ()
+        length = Shape <start = 0, end = 1> (query_key)
+        frame_tokens = Squeeze (length)
+        offsets = Range (zero, frame_tokens, one)
+        starts = Mul (frames, length)
+        columns = Unsqueeze (starts, one)
+        grid = Add (columns, offsets)
+        positions = Reshape (grid, flat)
+        sampled_key = Gather <axis = 0> (memory_key, positions)
+        {SIMILARITY.replace("KEY", "sampled_key")}
+        tokens = Shape (positions)
+        k = Min (top_k, tokens)
+        best, index = TopK <axis = -1> (scores, k)
+        weights_32 = Softmax <axis = -1> (best)
+        weights = CastLike (weights_32, memory_value)
+        places = Gather <axis = 0> (positions, index)
+        chosen = Gather <axis = 0> (memory_value, places)
+        rows = Unsqueeze (weights, last_axis)
+        means = MatMul (rows, chosen)
+        readout = Squeeze (means, last_axis)
+    }}"""
+)
 
 
 class EncoderGraph(nn.Module):
@@ -88,7 +119,7 @@ class SampleReadGraph(nn.Module):
         objects, channels = memory_value.shape[1:]
         values = memory_value.flatten(1)
         if torch.onnx.is_in_onnx_export():
-            readout = memory_read_frames_symbolic(query_key, memory_key, values, frames, top_k)
+            readout = read(MEMORY_READ_FRAMES, query_key, memory_key, values, frames, top_k)
         else:
             hw = len(query_key)
             keys, values = (
@@ -121,167 +152,66 @@ class DecoderGraph(nn.Module):
         return estimate(logits, image)
 
 
-def graphs(model: IMSFR, size: tuple[int, int]) -> dict[str, GraphSpec]:
-    """The graphs by name, with examples for a frame of `size` (height, width) and two objects."""
+def graphs(model: IMSFR) -> dict[str, GraphSpec]:
     dim, width = model.config["dim"], model.config["decoder_width"]
-    f16 = BACKBONES[model.config["backbone"]].channels[2]
-    dtype = model.key_comp.weight.dtype
-    h, w = (-(-side // STRIDE) for side in size)
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    images = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=generator)
-    features = {
-        "f16": normal(1, f16, h, w),
-        "shared16": normal(1, 2 * width, h, w),
-        "skip8": normal(1, width, 2 * h, 2 * w),
-        "skip4": normal(1, width // 2, 4 * h, 4 * w),
+    query, f16 = floating("hw", dim), floating(1, model.key_comp.in_channels, "h", "w")
+    shared = {
+        "shared16": floating(1, 2 * width, "h", "w"),
+        "skip8": floating(1, width, "h8", "w8"),
+        "skip4": floating(1, width // 2, "h4", "w4"),
     }
-    shapes: dict[str, tuple[int | str, ...]] = {
-        "f16": (1, f16, "h", "w"),
-        "shared16": (1, 2 * width, "h", "w"),
-        "skip8": (1, width, "h8", "w8"),
-        "skip4": (1, width // 2, "h4", "w4"),
-    }
-    to_decode = ("shared16", "skip8", "skip4")
-    reads = ("readout", "first", "latest")
-    query, memory = normal(h * w, dim), normal(2 * h * w, dim)
     return {
         "encoder": GraphSpec(
             EncoderGraph(model),
-            {"image": ("H", "W", 3)},
-            {"query_key": ("hw", dim), **shapes},
-            {"image": images[0]},
+            {"image": IMAGE},
+            {"query_key": query, "f16": f16, **shared},
         ),
         "memorize": GraphSpec(
             MemorizeGraph(model),
             {
-                "image": ("H", "W", 3),
-                "next_image": ("H", "W", 3),
-                "f16": shapes["f16"],
-                "masks": ("K", "H16", "W16"),
-                "objects": ("G",),
+                "image": IMAGE,
+                "next_image": IMAGE,
+                "f16": f16,
+                "masks": float32("K", "H16", "W16"),
+                "objects": int64("G", below="K"),
             },
-            {"memory_value": ("hw", "G", dim), "latest_value": ("hw", "G", dim)},
-            {
-                "image": images[0],
-                "next_image": images[1],
-                "f16": features["f16"],
-                "masks": torch.rand(3, STRIDE * h, STRIDE * w, generator=generator),
-                "objects": torch.tensor([0, 2]),
-            },
+            dict.fromkeys(("memory_value", "latest_value"), floating("hw", "G", dim)),
         ),
         "memory_read": GraphSpec(
             SampleReadGraph(),
             {
-                "query_key": ("hw", dim),
-                "memory_key": ("N", dim),
-                "memory_value": ("N", "G", dim),
-                "frames": ("S",),
-                "top_k": (1,),
-            },
-            {"readout": ("G", "hw", dim)},
-            {
                 "query_key": query,
-                "memory_key": memory,
-                "memory_value": normal(2 * h * w, 2, dim),
-                "frames": torch.tensor([1, 0, 1]),
-                "top_k": torch.tensor([TOP_K]),
+                "memory_key": floating("N", dim),
+                "memory_value": floating("N", "G", dim),
+                "frames": int64("S", below="T"),
+                "top_k": int64(1, below="N"),
             },
+            {"readout": floating("G", "hw", dim)},
             slack={"readout": Slack(share=0.05)},
         ),
         "frame_read": GraphSpec(
             MemoryReadGraph(),
             {
-                "query_key": ("hw", dim),
-                "memory_key": ("hw", dim),
-                "memory_value": ("hw", "G", dim),
-            },
-            {"readout": ("G", "hw", dim)},
-            {
                 "query_key": query,
-                "memory_key": memory[: h * w],
-                "memory_value": normal(h * w, 2, dim),
+                "memory_key": floating("hw", dim),
+                "memory_value": floating("hw", "G", dim),
             },
+            {"readout": floating("G", "hw", dim)},
         ),
         "decoder": GraphSpec(
             DecoderGraph(model),
             {
-                **dict.fromkeys(reads, ("K", "h", "w", dim)),
-                **{name: shapes[name] for name in to_decode},
-                "image": ("H", "W", 3),
+                **dict.fromkeys(("readout", "first", "latest"), floating("K", "h", "w", dim)),
+                **shared,
+                "image": IMAGE,
             },
-            {"probabilities": ("1+K", "H16", "W16"), "labels": ("H", "W")},
-            {
-                **{name: normal(2, h, w, dim) for name in reads},
-                **{name: features[name] for name in to_decode},
-                "image": images[0],
-            },
+            PADDED_ESTIMATE,
         ),
     }
 
 
-def rollout(run: Run, frames: list[Array], masks: Array) -> Array:
-    """The method over a short clip, with every graph called as the runtime calls it.
-
-    run(graph, inputs) -> outputs, all by name; frames uint8 [H, W, 3], masks float32 [K, H, W] of
-    the first frame. Returns the probabilities float32 [1+K, H, W] of the last frame.
-    """
-    height, width = masks.shape[1:]
-    added = -height % STRIDE, -width % STRIDE
-    pads = [(0, 0), *((side // 2, side - side // 2) for side in added)]
-    masks = np.pad(masks, pads)
-    objects = np.arange(len(masks))
-    keys, values = [], []
-    encoded = run("encoder", {"image": frames[0]})
-    for previous, image in pairwise(frames):
-        memory = run(
-            "memorize",
-            {
-                "image": previous,
-                "next_image": image,
-                "f16": encoded["f16"],
-                "masks": masks,
-                "objects": objects,
-            },
-        )
-        keys.append(encoded["query_key"])
-        values.append(memory["memory_value"])
-        encoded = run("encoder", {"image": image})
-        query = {"query_key": encoded["query_key"]}
-        sample = {
-            "memory_key": np.concatenate(keys),
-            "memory_value": np.concatenate(values),
-            "frames": np.arange(len(keys)),
-            "top_k": np.array([TOP_K]),
-        }
-        first = {"memory_key": keys[0], "memory_value": values[0]}
-        latest = {"memory_key": keys[-1], "memory_value": memory["latest_value"]}
-        reads = {
-            "readout": run("memory_read", {**query, **sample}),
-            "first": run("frame_read", {**query, **first}),
-            "latest": run("frame_read", {**query, **latest}),
-        }
-        grid = encoded["shared16"].shape[2:]
-        result = run(
-            "decoder",
-            {
-                **{n: r["readout"].reshape(len(objects), *grid, -1) for n, r in reads.items()},
-                **{name: encoded[name] for name in ("shared16", "skip8", "skip4")},
-                "image": image,
-            },
-        )
-        probabilities = result["probabilities"]
-        masks = probabilities[1:]
-    (top, _), (left, _) = pads[1:]
-    return probabilities[:, top : top + height, left : left + width]
-
-
 EXPORT = MethodExport(
     graphs,
-    rollout,
     MemoryDefaults(every=6, frames=20),
     "No official IMSFR weights are published, and the official code comes without a licence. "
     "Weights you trained yourself are yours, within the terms of their data.",

@@ -10,16 +10,13 @@ They are those of RDE-VOS but for the one that compresses the memory.
 
 from __future__ import annotations
 
-from functools import partial
-
 from vos_deploy.bundle import MemoryDefaults
 
 from ..graph import MethodExport
-from .rde import rollout, shared_graphs
+from .rde import shared_graphs
 
 EXPORT = MethodExport(
     shared_graphs,
-    partial(rollout, compress=False),
     MemoryDefaults(every=5, frames=20),
     "The official STCN repository is under the MIT licence; it names no other licence for its "
     "weights. Part of the training data of some of them, BL30K, derives from ShapeNet and is for "

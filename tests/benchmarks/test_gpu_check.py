@@ -222,9 +222,10 @@ def test_interrupt_is_no_failed_check():
 
 
 def test_pytorch_gives_the_labels_of_the_exported_model():
-    from vos_deploy.benchmarks.torch_backend import TorchBackend
     from vos_deploy.export.cli import demonstration_weights
+    from vos_deploy.export.export import graph_modules
     from vos_deploy.models import load_model
+    from vos_deploy.runtime.backends.torch import TorchBackend
 
     network = load_model(demonstration_weights("stm"), "stm")
     folder = demonstration_model()
@@ -232,7 +233,7 @@ def test_pytorch_gives_the_labels_of_the_exported_model():
     with Segmenter(folder, device="cpu", threads=1, **given) as segmenter:
         expected = follow(segmenter, scene(SIZE, 2), 6)
         probabilities = segmenter.probabilities
-    maker = lambda bundle, threads: TorchBackend(bundle, network, "cpu", "eager")  # noqa: E731
+    maker = lambda bundle, threads: TorchBackend(bundle, graph_modules(network, "fp32"))  # noqa: E731
     with Segmenter(folder, device=maker, **given) as segmenter:
         found = follow(segmenter, scene(SIZE, 2), 6)
         assert np.abs(segmenter.probabilities - probabilities).max() < 1e-3

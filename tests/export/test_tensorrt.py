@@ -4,59 +4,63 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
-from onnx import ModelProto
 
-from tests.export.conftest import small_stm
-from vos_deploy.bundle import Bundle, Graph
+from tests.support import models
+from vos_deploy.bundle import Bundle
 from vos_deploy.export.export import Options, export_graphs
-from vos_deploy.export.to_onnx import tensor_specs
 from vos_deploy.runtime.build import build as build_plan
 
 pytest.importorskip("tensorrt_rtx")
 
-from tests.support.tensorrt import build
+from tests.support.tensorrt import TOP_K, build
 
 SLOW = pytest.mark.slow
+HALF = ("--precision", "fp16")
+FIXED_HALF = ("--size", "90x120", *HALF)
 
 
 @pytest.mark.parametrize(
-    ("precision", "size", "config"),
+    ("method", "arguments"),
     [
-        ("fp32", None, {}),
-        ("fp16", (96, 150), {}),
-        ("fp16", None, {"stem": "background"}),
-        pytest.param("fp32", (96, 150), {}, marks=SLOW),
-        pytest.param("fp32", None, {"stem": "background"}, marks=SLOW),
-        pytest.param("fp32", None, {"backbone": "resnet50"}, marks=SLOW),
-        pytest.param("fp16", None, {"backbone": "resnet50"}, marks=SLOW),
+        *((method, ()) for method in models.SMALL if method != "gfrtm"),
+        *((method, FIXED_HALF) for method in ("stm", "rde", "imsfr")),
+        ("stm", HALF),
+        *(pytest.param(m, HALF, marks=SLOW) for m in models.SMALL if m != "stm"),
+        *(pytest.param(m, FIXED_HALF, marks=SLOW) for m in ("rmnet", "stcn", "gfrtm")),
+        *(pytest.param(m, ("--size", "90x120"), marks=SLOW) for m in models.SMALL),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_every_graph_builds(method: str, arguments: tuple[str, ...]) -> None:
+    bundle = Bundle.load(models.model(method, *arguments))
+    for name in bundle.graphs:
+        assert len(build(onnx.load(bundle.graph_path(name)), TOP_K)) > 1000, name
+
+
+@SLOW
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("stm", {"stem": "background"}),
+        ("stm", {"backbone": "resnet50"}),
+        ("rde", {"repeat": 3}),
+        ("imsfr", {"backbone": "resnet101"}),
+        ("gfrtm", {"backbone": "resnet101"}),
     ],
 )
-def test_every_graph_builds(
-    precision: str, size: tuple[int, int] | None, config: dict[str, str]
+def test_every_graph_builds_of_other_networks(
+    method: str, config: dict[str, object], precision: str
 ) -> None:
-    models = export_graphs(small_stm(**config), Options(size=size, precision=precision))
-    assert models.keys() == {"encoder", "memorize", "memory_read", "decoder"}
-    for name, model in models.items():
-        assert len(build(model)) > 1000, name
+    graphs = export_graphs(models.small(method, **config), Options(precision=precision))
+    for name, graph in graphs.items():
+        assert len(build(graph, TOP_K)) > 1000, name
 
 
-@pytest.fixture(scope="module")
-def half() -> dict[str, ModelProto]:
-    """A model of any size in half precision."""
-    return export_graphs(small_stm(), Options(precision="fp16"))
-
-
-def test_every_graph_builds_in_half_precision(half: dict[str, ModelProto]) -> None:
-    for name, model in half.items():
-        assert len(build(model)) > 1000, name
-
-
-def test_plan_in_half_precision(half: dict[str, ModelProto], tmp_path: Path) -> None:
-    graphs = {name: Graph(*tensor_specs(model)) for name, model in half.items()}
-    contents = {name: model.SerializeToString() for name, model in half.items()}
-    bundle = Bundle("stm", "fp16", graphs, config={"stride": 16})
-    bundle = bundle.save(tmp_path / "stm", contents)
+def test_plan_in_half_precision(tmp_path: Path) -> None:
+    bundle = Bundle.load(models.model("stm", *HALF))
     plan = build_plan(bundle, tmp_path / "stm.plan", size=(90, 150), runtime="tensorrt_rtx")
     assert plan == Bundle.load(tmp_path / "stm.plan")
     assert plan.precision == "fp16"

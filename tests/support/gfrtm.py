@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.support import golden
+from tests.support import golden, models
 from tests.support.golden import error
-from vos_deploy.export.export import Options, export
 from vos_deploy.models import create
 from vos_deploy.models.gfrtm.network import GFRTM
 from vos_deploy.models.imagenet import STAGES
@@ -63,17 +58,10 @@ def network(backbone: str = "resnet18") -> GFRTM:
 
 
 def exported(backbone: str = "resnet18") -> Path:
-    """The model folder for any size; made once, since it takes long."""
-    return _exported(backbone)
-
-
-@cache
-def _exported(backbone: str) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="gfrtm-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    bundle, passed = export(network(backbone), folder / "model", Options())
-    assert passed, json.dumps(bundle.parity, indent=2)
-    return folder / "model"
+    """The model folder for any size."""
+    return models.exported(
+        f"gfrtm-{backbone}-recorded", "gfrtm", lambda: network(backbone).state_dict()
+    )
 
 
 def recorded_weights(index: int, channels: int, middle: int) -> tuple[Float, Float]:

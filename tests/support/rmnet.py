@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import io
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,29 +11,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.support import golden  # noqa: E402
+from tests.support import golden, models  # noqa: E402
 from vos_deploy.models import create  # noqa: E402
 from vos_deploy.models.rmnet import RMNet  # noqa: E402
 
-NARROW = {
-    "backbone": "resnet18",
-    "key_dim": 16,
-    "value_dim": 32,
-    "decoder_width": 16,
-    "flow_width": 8,
-}
+NARROW = models.SMALL["rmnet"]
 # Neither side is a multiple of 16; 100 x 150 pads to 112 x 160, with rows above and columns left.
 SIZE = (100, 150)
 
 
 def small_network(**config: Any) -> RMNet:
-    torch.manual_seed(0)
-    model = create("rmnet", **{**NARROW, **config})
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.05)
-            module.running_var.uniform_(0.8, 1.2)
-    return model
+    network = models.small("rmnet", **config)
+    assert isinstance(network, RMNet)
+    return network
 
 
 def official_state(model: RMNet) -> dict[str, Any]:
@@ -57,19 +42,9 @@ def official_state(model: RMNet) -> dict[str, Any]:
     return {"epoch_index": 3, "best_metrics": scores, **parts}
 
 
-@cache
 def exported() -> Path:
-    """The small network as a model folder of SIZE, exported once, from an official-looking file."""
-    from vos_deploy.export.cli import main
-
-    folder = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    torch.save(official_state(small_network()), folder / "rmnet.pth")
-    size = f"{SIZE[0]}x{SIZE[1]}"
-    arguments = ["--method", "rmnet", "--checkpoint", str(folder / "rmnet.pth"), "--size", size]
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert main([*arguments, "--output", str(folder / "rmnet")]) == 0
-    return folder / "rmnet"
+    """The small network as a model folder."""
+    return models.model("rmnet")
 
 
 def recorded_flow(index: int, image: Any, previous: Any) -> Any:

@@ -20,6 +20,8 @@ RANGES = {
     "Q": (1, 40, 240),
     "R": (1, 80, 960),
 }
+# Of inputs whose value decides on a shape.
+TOP_K = {"top_k": (1, 40, 1000)}
 FRAMES = ((64, 96), (96, 160), (192, 320))
 
 

@@ -14,9 +14,6 @@ runs once in `memorize`, whatever the number of objects.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,15 +29,19 @@ from vos_deploy.models.rmnet.regions import (
     token_pixels,
 )
 from vos_deploy.padding import STRIDE
-from vos_deploy.runtime.trackers.rmnet.tokens import (
-    leading_padding,
-    places,
-    tokens_inside,
-)
 
-from ...graph import Array, GraphSpec, MethodExport, Run, Slack
+from ...graph import (
+    ESTIMATE,
+    IMAGE,
+    GraphSpec,
+    MethodExport,
+    Slack,
+    float32,
+    floating,
+    int32,
+)
 from ...layers import as_frame, full_size, label_map, tokens
-from .ops import flow_warp_symbolic, regional_attention_map_symbolic
+from .ops import flow_warp_node, region_node
 from .read import read_graphs
 
 LOWEST_ODDS = EPSILON / (1 - EPSILON)
@@ -52,10 +53,11 @@ def regions(masks: Tensor, before: tuple[int, int] = (0, 0)) -> tuple[Tensor, Te
     before: (top, left) padding that the masks lack.
     """
     rows, columns = (
-        token_pixels(side, pixels) for side, pixels in zip(masks.shape[1:], before, strict=True)
+        token_pixels(side, pixels, masks.device)
+        for side, pixels in zip(masks.shape[1:], before, strict=True)
     )
     if torch.onnx.is_in_onnx_export():
-        return regional_attention_map_symbolic(masks, rows, columns)
+        return region_node(masks, rows, columns)
     boxes = region_boxes(masks)
     return region_map(boxes, rows, columns), boxes
 
@@ -96,7 +98,7 @@ class FlowGraph(nn.Module):
 class RegionGraph(nn.Module):
     def forward(self, masks: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         if torch.onnx.is_in_onnx_export():
-            warped = flow_warp_symbolic(masks, flow)
+            warped = flow_warp_node(masks, flow)
         else:
             warped = flow_warp(masks.unsqueeze(0), flow.unsqueeze(0))[0]
         height, width = masks.shape[1:]
@@ -148,138 +150,55 @@ class DecoderGraph(nn.Module):
         return probabilities, label_map(probabilities)
 
 
-def graphs(model: RMNet, size: tuple[int, int]) -> dict[str, GraphSpec]:
-    """The graphs by name, with examples for a frame of `size` (height, width) and two objects."""
+def graphs(model: RMNet) -> dict[str, GraphSpec]:
     config = model.config
     key, value, width = config["key_dim"], config["value_dim"], config["decoder_width"]
-    dtype = model.rmnet.decoder.pred2.weight.dtype
-    h, w = (-(-side // STRIDE) for side in size)
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    image = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator)
-    masks = torch.rand(2, *size, generator=generator)
+    masks, flow = {"masks": float32("K", "H", "W")}, {"flow": float32(2, "H", "W")}
+    region = {"query_region": float32("K", "h", "w")}
+    features = {
+        "query_value": floating(1, value, "h", "w"),
+        "skip8": floating(1, width, "h8", "w8"),
+        "skip4": floating(1, width, "h4", "w4"),
+    }
     return {
         "encoder": GraphSpec(
             EncoderGraph(model),
-            {"image": ("H", "W", 3)},
-            {
-                "query_key": ("hw", key),
-                "query_value": (1, value, "h", "w"),
-                "skip8": (1, width, "h8", "w8"),
-                "skip4": (1, width, "h4", "w4"),
-            },
-            {"image": image},
+            {"image": IMAGE},
+            {"query_key": floating("hw", key), **features},
         ),
-        "flow": GraphSpec(
-            FlowGraph(model),
-            {"image": ("H", "W", 3), "previous": ("H", "W", 3)},
-            {"flow": (2, "H", "W")},
-            {"image": image, "previous": image.flip(0)},
-        ),
+        "flow": GraphSpec(FlowGraph(model), {"image": IMAGE, "previous": IMAGE}, flow),
         "region": GraphSpec(
-            RegionGraph(),
-            {"masks": ("K", "H", "W"), "flow": (2, "H", "W")},
-            {"query_region": ("K", "h", "w"), "query_boxes": ("K", 4)},
-            {"masks": masks, "flow": normal(2, *size).float()},
+            RegionGraph(), {**masks, **flow}, {**region, "query_boxes": int32("K", 4)}
         ),
         "memorize": GraphSpec(
             MemorizeGraph(model),
-            {"image": ("H", "W", 3), "masks": ("K", "H", "W")},
+            {"image": IMAGE, **masks},
             {
-                "memory_key": ("K", "hw", key),
-                "memory_value": ("K", "hw", value),
-                "memory_boxes": ("K", 4),
+                "memory_key": floating("K", "hw", key),
+                "memory_value": floating("K", "hw", value),
+                "memory_boxes": int32("K", 4),
             },
-            {"image": image, "masks": masks},
         ),
-        **read_graphs(key, value, (h, w), dtype),
+        **read_graphs(key, value),
         "decoder": GraphSpec(
             DecoderGraph(model),
             {
-                "readout": ("K", "h", "w", value),
-                "query_region": ("K", "h", "w"),
-                "query_value": (1, value, "h", "w"),
-                "skip8": (1, width, "h8", "w8"),
-                "skip4": (1, width, "h4", "w4"),
-                "present": ("K",),
-                "image": ("H", "W", 3),
+                "readout": floating("K", "h", "w", value),
+                **region,
+                **features,
+                "present": float32("K"),
+                "image": IMAGE,
             },
-            {"probabilities": ("1+K", "H", "W"), "labels": ("H", "W")},
-            {
-                "readout": normal(2, h, w, value),
-                "query_region": torch.ones(2, h, w),
-                "query_value": normal(1, value, h, w),
-                "skip8": normal(1, width, 2 * h, 2 * w),
-                "skip4": normal(1, width, 4 * h, 4 * w),
-                "present": torch.ones(2),
-                "image": image,
-            },
+            ESTIMATE,
             slack={"probabilities": Slack(error=3e-3)},
         ),
     }
 
 
-def rollout(run: Run, frames: list[Array], masks: Array) -> Array:
-    """The method over a short clip, with every graph called as the runtime calls it.
-
-    run(graph, inputs) -> outputs, all by name; frames uint8 [H, W, 3], masks float32 [K, H, W] of
-    the first frame. Returns the probabilities float32 [1+K, H, W] of the last frame.
-    """
-    size = frames[0].shape[0], frames[0].shape[1]
-    present = np.ones(len(masks), np.float32)
-    memories, probabilities = [], masks
-    for previous, image in pairwise(frames):
-        memories.append(run("memorize", {"image": previous, "masks": masks}))
-        flow = run("flow", {"image": image, "previous": previous})["flow"]
-        region = run("region", {"masks": masks, "flow": flow})
-        query = run("encoder", {"image": image})
-        h, w = query["query_value"].shape[2:]
-        readouts = []
-        for k in range(len(masks)):
-            memory = {
-                name: np.concatenate([m[name][k] for m in memories])
-                for name in ("memory_key", "memory_value")
-            }
-            inside = [tokens_inside(m["memory_boxes"][k], (h, w)) for m in memories]
-            listed = [i * h * w + tokens for i, tokens in enumerate(inside)]
-            memory_tokens = np.concatenate(listed, dtype=np.int32)
-            query_tokens = tokens_inside(region["query_boxes"][k], (h, w), leading_padding(size))
-            dense = {
-                "query_key": query["query_key"],
-                "query_region": region["query_region"][k].reshape(-1),
-            }
-            run("memory_read", {**dense, **memory})
-            sparse = {
-                "query_key": query["query_key"],
-                "query_tokens": query_tokens,
-                "places": places(query_tokens, h * w),
-                "memory_tokens": memory_tokens,
-                "outside": np.array([len(memories) * h * w - len(memory_tokens)], np.float32),
-            }
-            readouts.append(run("memory_read_regional", {**sparse, **memory})["readout"])
-        shared = {name: query[name] for name in ("query_value", "skip8", "skip4")}
-        result = run(
-            "decoder",
-            {
-                "readout": np.stack(readouts).reshape(len(masks), h, w, -1),
-                "query_region": region["query_region"],
-                **shared,
-                "present": present,
-                "image": image,
-            },
-        )
-        probabilities = result["probabilities"]
-        masks = probabilities[1:]
-    return probabilities
-
-
 EXPORT = MethodExport(
     graphs,
-    rollout,
     MemoryDefaults(every=5, frames=8),
     "No licence is stated for the official RMNet weights; the original code is under the MIT "
     "licence. Weights you trained yourself are yours, within the terms of their data.",
+    verified=lambda model: [{"read": "dense"}, {"read": "sparse"}],
 )

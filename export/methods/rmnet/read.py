@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from vos_deploy.models.rmnet.network import regional_memory_read
 from vos_deploy.models.stm import memory_read
-from vos_deploy.padding import STRIDE
-from vos_deploy.runtime.trackers.rmnet.tokens import places, tokens_inside
 
-from ...graph import GraphSpec
-from ...ops import memory_read_symbolic
-from .ops import memory_read_regional_symbolic
+from ...graph import GraphSpec, float32, floating, int32
+from ...ops import MEMORY_READ, read
+from .ops import MEMORY_READ_REGIONAL
 
 
 class MemoryReadGraph(nn.Module):
@@ -23,7 +21,7 @@ class MemoryReadGraph(nn.Module):
     ) -> Tensor:
         query = query_key * query_region.unsqueeze(1).to(query_key.dtype)
         if torch.onnx.is_in_onnx_export():
-            return memory_read_symbolic(query, memory_key, memory_value)
+            return read(MEMORY_READ, query, memory_key, memory_value)
         return memory_read(query, memory_key, memory_value)
 
 
@@ -45,70 +43,35 @@ class RegionalReadGraph(nn.Module):
         outside: Tensor,
     ) -> Tensor:
         # The row of zeros reads what every query token outside its box reads.
-        zeros = torch.zeros(1, query_key.shape[1], dtype=query_key.dtype)
+        zeros = torch.zeros(1, query_key.shape[1], dtype=query_key.dtype, device=query_key.device)
         query = torch.cat([query_key.index_select(0, query_tokens), zeros])
         key = memory_key.index_select(0, memory_tokens)
         value = memory_value.index_select(0, memory_tokens)
         if torch.onnx.is_in_onnx_export():
-            rows = memory_read_regional_symbolic(query, key, value, outside)
+            rows = read(MEMORY_READ_REGIONAL, query, key, value, outside)
         else:
             rows = regional_memory_read(query, key, value, outside)
         return rows.index_select(0, places)
 
 
-def read_graphs(
-    key: int, value: int, grid: tuple[int, int], dtype: torch.dtype = torch.float32
-) -> dict[str, GraphSpec]:
-    """Both graphs, for keys and values of these widths and examples of this grid (h, w)."""
-    generator = torch.Generator().manual_seed(0)
-    hw = grid[0] * grid[1]
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
-
-    inside = tokens_inside((20, STRIDE * grid[1], 0, STRIDE * grid[0]), grid)
-    query_key, memory_key, memory_value = (
-        normal(hw, key),
-        normal(2 * hw, key),
-        normal(2 * hw, value),
-    )
-    region = torch.zeros(hw)
-    region[torch.from_numpy(inside).long()] = 1
-    memory: dict[str, tuple[int | str, ...]] = {
-        "memory_key": ("N", key),
-        "memory_value": ("N", value),
-    }
+def read_graphs(key: int, value: int) -> dict[str, GraphSpec]:
+    """Both graphs, for keys and values of these widths."""
+    query_key, readout = {"query_key": floating("hw", key)}, {"readout": floating("hw", value)}
+    memory = {"memory_key": floating("N", key), "memory_value": floating("N", value)}
     return {
         "memory_read": GraphSpec(
-            MemoryReadGraph(),
-            {"query_key": ("hw", key), "query_region": ("hw",), **memory},
-            {"readout": ("hw", value)},
-            {
-                "query_key": query_key,
-                "query_region": region,
-                "memory_key": memory_key,
-                "memory_value": memory_value,
-            },
+            MemoryReadGraph(), {**query_key, "query_region": float32("hw"), **memory}, readout
         ),
         "memory_read_regional": GraphSpec(
             RegionalReadGraph(),
             {
-                "query_key": ("hw", key),
-                "query_tokens": ("Q",),
-                "places": ("hw",),
+                **query_key,
+                "query_tokens": int32("Q", below="hw"),
+                "places": int32("hw", below="Q"),
                 **memory,
-                "memory_tokens": ("R",),
-                "outside": (1,),
+                "memory_tokens": int32("R", below="N"),
+                "outside": float32(1),
             },
-            {"readout": ("hw", value)},
-            {
-                "query_key": query_key,
-                "query_tokens": torch.from_numpy(inside),
-                "places": torch.from_numpy(places(inside, hw)),
-                "memory_key": memory_key,
-                "memory_value": memory_value,
-                "memory_tokens": torch.from_numpy(inside),
-                "outside": torch.tensor([2.0 * hw - len(inside)]),
-            },
+            readout,
         ),
     }

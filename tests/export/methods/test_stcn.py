@@ -1,4 +1,4 @@
-"""STCN's graphs: against the reference through the Segmenter, and through TensorRT's builder."""
+"""STCN's graphs: against the reference through the Segmenter."""
 
 from __future__ import annotations
 
@@ -10,30 +10,26 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from tests.support import models  # noqa: E402
 from vos_deploy.benchmarks.scene import scene  # noqa: E402
-from vos_deploy.export.cli import main as export  # noqa: E402
-from vos_deploy.export.export import Options, export_graphs  # noqa: E402
-from vos_deploy.models import save_checkpoint  # noqa: E402
+from vos_deploy.bundle import Bundle  # noqa: E402
 from vos_deploy.models.stcn import STCN  # noqa: E402
 from vos_deploy.reference.stcn import STCNReference  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
 
-GRAPHS = {"encoder", "memorize", "memory_read", "decoder"}
-
 
 @pytest.fixture(scope="module")
 def network() -> STCN:
-    torch.manual_seed(0)
-    return STCN(backbone="resnet18", key_dim=16, value_dim=32, decoder_width=32)
+    return models.small("stcn")  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
-def model(network: STCN, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stcn")
-    save_checkpoint(folder / "stcn.safetensors", network)
-    checkpoint = ["--checkpoint", str(folder / "stcn.safetensors")]
-    assert export(["--method", "stcn", *checkpoint, "--output", str(folder / "model")]) == 0
-    return folder / "model"
+def model() -> Path:
+    return models.model("stcn")
+
+
+def test_graphs_are_those_of_the_method(model: Path) -> None:
+    assert Bundle.load(model).graphs.keys() == {"encoder", "memorize", "memory_read", "decoder"}
 
 
 @pytest.mark.parametrize("include_last", [False, True])
@@ -53,25 +49,3 @@ def test_segmenter_does_what_the_official_loop_does(
             found = segmenter._tracker.estimate()
             assert np.abs(found - official.probabilities.numpy()).max() < 1e-4, t
         assert segmenter.memory.frames == 3 * 3
-
-
-@pytest.mark.parametrize(
-    ("precision", "size"),
-    [
-        ("fp32", None),
-        ("fp16", (96, 150)),
-        pytest.param("fp16", None, marks=pytest.mark.slow),
-        pytest.param("fp32", (96, 150), marks=pytest.mark.slow),
-    ],
-)
-def test_every_graph_builds_in_tensorrt(
-    network: STCN, precision: str, size: tuple[int, int] | None
-) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    from tests.support.tensorrt import build
-
-    models = export_graphs(network, Options(size=size, precision=precision))
-    assert models.keys() == GRAPHS
-    for name, graph in models.items():
-        values = {"top_k": (1, 20, 1000)} if name == "memory_read" else {}
-        assert len(build(graph, values)) > 1000, name

@@ -148,7 +148,7 @@ class TestPlugin:
 
         assert fused_read.DOMAIN == functions.DOMAIN
         assert {f"{functions.DOMAIN}::{op}" for op in fused_read.OPS} == plugin.described.keys()
-        assert fused_read.OPS.keys() <= functions.FUNCTIONS.keys()
+        assert fused_read.OPS.keys() <= functions.Op.known.keys()
 
     def test_launch(self, plugin):
         tensors = [Plugin.TensorDesc(*shape) for shape in ((130, 64), (0, 64), (0, 320))]
@@ -235,7 +235,7 @@ def test_query_that_is_computed():
     from vos_deploy.export.methods.rmnet.read import read_graphs
     from vos_deploy.export.to_onnx import to_onnx
 
-    model = to_onnx(read_graphs(16, 32, (4, 6))["memory_read"], fixed_size=False)
+    model = to_onnx(read_graphs(16, 32)["memory_read"])
     assert len(fused_read.reads(model.SerializeToString())) == 1
     fused_read.check_scale("memory_read", model.SerializeToString())
 

@@ -1,0 +1,100 @@
+"""Exported models for tests. Each is exported once, for all processes and for later runs, until a
+source or a version changes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from vos_deploy.export.cli import main  # noqa: E402
+from vos_deploy.export.export import versions  # noqa: E402
+from vos_deploy.models import Network, create  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / "build" / "test-models"
+SOURCES = ("vos_deploy", "export", "runtime", "tests/support")
+KEEP = 24 * 3600.0  # seconds that models of other sources are kept
+
+# Every part of the network and few channels.
+_NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width": 16}
+SMALL: dict[str, dict[str, Any]] = {
+    "stm": _NARROW,
+    "rmnet": {**_NARROW, "flow_width": 8},
+    "stcn": {**_NARROW, "decoder_width": 32},
+    "rde": {**_NARROW, "repeat": 1},
+    "imsfr": {"backbone": "resnet18", "dim": 32, "decoder_width": 32},
+    "gfrtm": {},
+}
+
+
+def small(method: str, **config: Any) -> Network:
+    """A small network; random weights, norms included."""
+    torch.manual_seed(0)
+    network = create(method, **{**SMALL[method], **config})
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.05)
+            module.running_var.uniform_(0.8, 1.2)
+    return network
+
+
+def model(method: str, *arguments: str) -> Path:
+    """The small network as a model folder; `arguments` are the command's."""
+    name = "-".join([method, *(argument.strip("-") for argument in arguments)])
+    return exported(name, method, lambda: small(method).state_dict(), *arguments)
+
+
+def exported(name: str, method: str, content: Callable[[], Any], *arguments: str) -> Path:
+    """The folder that the command writes for a checkpoint file of this content.
+
+    name: stands for the content and the arguments. It must not be used for others.
+    """
+    folder = CACHE / _key() / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _drop_old()
+            checkpoint = folder.parent / f"{name}.checkpoint" / "weights.pth"
+            checkpoint.parent.mkdir(exist_ok=True)
+            torch.save(content(), checkpoint)
+            command = ["--method", method, "--checkpoint", str(checkpoint), *arguments]
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                code = main([*command, "--output", str(folder)])
+            shutil.rmtree(checkpoint.parent)
+            if code:
+                shutil.rmtree(folder, ignore_errors=True)
+            assert code == 0, printed.getvalue()
+    return folder
+
+
+@cache
+def _key() -> str:
+    digest = hashlib.sha256()
+    files = [p for folder in SOURCES for p in (ROOT / folder).rglob("*") if p.suffix != ".pyc"]
+    for path in sorted(path for path in files if path.is_file()):
+        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    packages = {**versions(), **{name: version(name) for name in ("onnxscript", "numpy")}}
+    digest.update(repr((packages, platform.machine(), platform.python_version())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _drop_old() -> None:
+    for folder in CACHE.iterdir():
+        if folder.name != _key() and time.time() - folder.stat().st_mtime > KEEP:
+            shutil.rmtree(folder, ignore_errors=True)
