@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,11 +50,20 @@ def test_graphs_are_modules() -> None:
     assert run(TorchBackend(bundle(), {"halves": Halves()})) == [[8, 8], [2, 2]]
 
 
-def test_float32_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions would run in TF32 on a GPU. What the caller has chosen comes back."""
+@pytest.fixture
+def kinds() -> Iterator[tuple[Any, ...]]:
+    """Both kinds of products, set to TF32."""
     kinds = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [kind.fp32_precision for kind in kinds]
     for kind in kinds:
-        monkeypatch.setattr(kind, "fp32_precision", "tf32")
+        kind.fp32_precision = "tf32"
+    yield kinds
+    for kind, precision in zip(kinds, before, strict=True):
+        kind.fp32_precision = precision
+
+
+def test_float32_is_float32(kinds: tuple[Any, ...]) -> None:
+    """Convolutions would run in TF32 on a GPU. What the caller has chosen comes back."""
     module = Halves()
     run(TorchBackend(bundle(), {"halves": module}))
     assert module.seen == ["ieee", "ieee"]
