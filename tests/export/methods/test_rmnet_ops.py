@@ -15,7 +15,12 @@ from onnx.reference import ReferenceEvaluator
 
 from tests.support import golden
 from tests.support.golden import error, needs_golden
-from vos_deploy.export.ops import DOMAIN, OPSET, add_functions
+from vos_deploy.export.methods.rmnet.ops import (
+    FLOW_WARP,
+    MEMORY_READ_REGIONAL,
+    REGIONAL_ATTENTION_MAP,
+)
+from vos_deploy.export.ops import DOMAIN, OPSET, Op, add_functions
 from vos_deploy.models.rmnet.network import regional_memory_read
 from vos_deploy.models.rmnet.regions import (
     POINTS,
@@ -31,15 +36,15 @@ Array = NDArray[Any]
 F32, F16, I64, I32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32
 
 
-def model_of(op: str, inputs: dict[str, int], outputs: dict[str, int], **attributes: Any) -> Any:
+def model_of(op: Op, inputs: dict[str, int], outputs: dict[str, int], **attributes: Any) -> Any:
     """A model of one node. Ranks are left open: the functions say nothing about them."""
 
     def value(name: str, dtype: int) -> Any:
         return helper.make_tensor_value_info(name, dtype, None)
 
-    node = helper.make_node(op, list(inputs), list(outputs), domain=DOMAIN, **attributes)
+    node = helper.make_node(op.name, list(inputs), list(outputs), domain=DOMAIN, **attributes)
     graph = helper.make_graph(
-        [node], op, [value(*i) for i in inputs.items()], [value(*o) for o in outputs.items()]
+        [node], op.name, [value(*i) for i in inputs.items()], [value(*o) for o in outputs.items()]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     add_functions(model)
@@ -47,19 +52,19 @@ def model_of(op: str, inputs: dict[str, int], outputs: dict[str, int], **attribu
 
 
 MAP = model_of(
-    "RegionalAttentionMap",
+    REGIONAL_ATTENTION_MAP,
     {"masks": F32, "rows": I64, "columns": I64},
     {"region": F32, "boxes": I32},
     threshold=THRESHOLD,
     points=POINTS,
     margin=MARGIN,
 )
-WARP = model_of("FlowWarp", {"masks": F32, "flow": F32}, {"warped": F32}, valid=VALID)
+WARP = model_of(FLOW_WARP, {"masks": F32, "flow": F32}, {"warped": F32}, valid=VALID)
 
 
 def read_model(dtype: int = F32) -> ModelProto:
     inputs = {"q": dtype, "k": dtype, "v": dtype, "outside": F32}
-    return model_of("MemoryReadRegional", inputs, {"r": dtype}, scale=4**-0.5)
+    return model_of(MEMORY_READ_REGIONAL, inputs, {"r": dtype}, scale=4**-0.5)
 
 
 def in_onnxruntime(model: ModelProto, *inputs: Array) -> list[Array]:
