@@ -16,34 +16,28 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support import golden  # noqa: E402
+from tests.support import golden, models  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.imsfr import RUNS, STRICT, Recorded, state  # noqa: E402
-from vos_deploy.export.cli import main as export  # noqa: E402
 from vos_deploy.runtime.trackers.imsfr import IMSFR  # noqa: E402
 
 # Scores are around 50, and rounding moves them by a few 1e-5.
 TIE = 1e-4
 
 
-def exported(folder: Path, *arguments: str) -> Path:
-    """Export a checkpoint that looks like what the official trainer saves."""
-    checkpoint, model = folder / "IMSFR.pth", folder / "imsfr"
-    torch.save(state(), checkpoint)
-    common = ["--method", "imsfr", "--checkpoint", str(checkpoint), "--output", str(model)]
-    assert export([*common, *arguments]) == 0
-    checkpoint.unlink()
-    return model
+def exported(size: str) -> Path:
+    """Exported from a checkpoint that looks like what the official trainer saves."""
+    return models.exported(f"imsfr-{size}-recorded", "imsfr", state, "--size", size)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("small"), "--size", "128x192")
+def small() -> Path:
+    return exported("128x192")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("any"))
+def model() -> Path:
+    return exported("any")
 
 
 class Followed:

@@ -11,39 +11,25 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support import golden  # noqa: E402
+from tests.support import golden, models  # noqa: E402
 from tests.support.rde import EVERYWHERE, RUNS, state  # noqa: E402
-from vos_deploy.export.cli import main as export  # noqa: E402
 
 # Together they go through compression, the annotated frame twice, and a late object. They run on a
 # model of one size, which is exported in half the time; the others on one that takes any.
 FAST = {EVERYWHERE, "calm.youtube_obj2_at_f3_top40"}
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Exported models by the name of their weights, filled as they are asked for."""
-    return {"": tmp_path_factory.mktemp("rde")}
-
-
-def exported(models: dict[str, Path], weights: str, size: str) -> Path:
-    """Export a checkpoint that looks like the official file."""
-    name = f"{weights}-{size}"
-    if name not in models:
-        checkpoint, folder = models[""] / "model_s012_final.pth", models[""] / name
-        torch.save(state(weights), checkpoint)
-        arguments = ["--method", "rde", "--checkpoint", str(checkpoint), "--size", size]
-        assert export([*arguments, "--output", str(folder)]) == 0
-        checkpoint.unlink()
-        models[name] = folder
-    return models[name]
+def exported(weights: str, size: str) -> Path:
+    """Exported from a checkpoint that looks like the official file."""
+    name = f"rde-{weights}-{size}-recorded"
+    return models.exported(name, "rde", lambda: state(weights), "--size", size)
 
 
 @pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
-def test_official_run(models: dict[str, Path], name: str) -> None:
+def test_official_run(name: str) -> None:
     run = RUNS[name]
     options = {"mode": run.mode, "top_k": run.top_k, "memory_every": run.every}
-    model = exported(models, run.weights, "240x432" if name in FAST else "any")
+    model = exported(run.weights, "240x432" if name in FAST else "any")
     with vos_deploy.Segmenter(model, memory_frames="unlimited", **options) as segmenter:
         found = []
         for frame, given in run.clip():

@@ -12,34 +12,29 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support import golden  # noqa: E402
+from tests.support import golden, models  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.rmnet import golden_network, official_state, recorded_flow  # noqa: E402
-from vos_deploy.export.cli import main as export  # noqa: E402
 
 PROBABILITIES, PIXELS = 3e-3, 1e-4
 SLOW = pytest.mark.slow
 FULL = (SLOW, needs_golden)
 
 
-def exported(folder: Path, size: str) -> Path:
-    """Export a checkpoint that looks like the official file."""
-    checkpoint, model = folder / "rmnet.pth", folder / "rmnet"
-    torch.save(official_state(golden_network()), checkpoint)
-    arguments = ["--method", "rmnet", "--checkpoint", str(checkpoint), "--output", str(model)]
-    assert export([*arguments, "--size", size]) == 0
-    checkpoint.unlink()
-    return model
+def exported(size: str) -> Path:
+    """Exported from a checkpoint that looks like the official file."""
+    content = lambda: official_state(golden_network())  # noqa: E731
+    return models.exported(f"rmnet-{size}-recorded", "rmnet", content, "--size", size)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("fixed"), "240x432")
+def model() -> Path:
+    return exported("240x432")
 
 
 @pytest.fixture(scope="module")
-def any_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("any"), "any")
+def any_size() -> Path:
+    return exported("any")
 
 
 def check_run(

@@ -11,32 +11,27 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
-from tests.support import golden  # noqa: E402
+from tests.support import golden, models  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.stm import state  # noqa: E402
-from vos_deploy.export.cli import main as export  # noqa: E402
 
 PROBABILITIES, PIXELS = 5e-5, 5e-4
 
 
-def exported(name: str, folder: Path) -> Path:
-    """Export a checkpoint that looks like the official file."""
-    checkpoint, model = folder / "STM_weights.pth", folder / "stm"
-    torch.save({f"module.{key}": value for key, value in state(name).items()}, checkpoint)
-    arguments = ["--method", "stm", "--checkpoint", str(checkpoint), "--output", str(model)]
-    assert export(arguments) == 0
-    checkpoint.unlink()
-    return model
+def exported(name: str) -> Path:
+    """Exported from a checkpoint that looks like the official file."""
+    content = lambda: {f"module.{key}": value for key, value in state(name).items()}  # noqa: E731
+    return models.exported(f"{name}-recorded", "stm", content)
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported("stm_original", tmp_path_factory.mktemp("original"))
+def original() -> Path:
+    return exported("stm_original")
 
 
 @pytest.fixture(scope="module")
-def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported("stm_training_resnet18", tmp_path_factory.mktemp("retrained"))
+def retrained() -> Path:
+    return exported("stm_training_resnet18")
 
 
 def check_run(model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2) -> None:
