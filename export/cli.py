@@ -117,7 +117,6 @@ def export_command(args: argparse.Namespace) -> int:
     output = args.output or Path(args.method)
     check_replaceable(output)  # now, not after minutes of work
     path = args.checkpoint or demonstration_weights(args.method)
-    tell(f"loading {path.name}")
     model = load_model(path, args.method, args.trunk)
     checkpoint = {"name": path.name, "sha256": sha256(path)}
     if args.trunk:
@@ -143,7 +142,7 @@ def export_command(args: argparse.Namespace) -> int:
     else:
         print(f"{'wrote' if passed else 'OUT OF TOLERANCE, wrote'} {output}")
         if passed:
-            print(f"run it: vos-deploy-run --engine {quote(str(output))} --video VIDEO --mask MASK")
+            print(f"run it: vos-deploy-run --model {quote(str(output))} --video VIDEO --mask MASK")
     return 0 if passed else 1
 
 

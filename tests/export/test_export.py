@@ -135,7 +135,6 @@ def test_says_what_it_does_and_how_to_run_the_model(
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        "loading weights.pth ...",
         "comparing with PyTorch on 3 frames of 243x432 ...",
     ]
     *rows, wrote, run = printed.out.splitlines()
@@ -143,7 +142,7 @@ def test_says_what_it_does_and_how_to_run_the_model(
     assert wrote == f"wrote {folder}"
     command = shlex.split(run.removeprefix("run it: "))
     assert command[0] == "vos-deploy-run"
-    assert run_parser().parse_args(command[1:]).engine == folder
+    assert run_parser().parse_args(command[1:]).model == folder
 
 
 def test_every_graph_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
