@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from vos_deploy.bundle import MemoryDefaults
 from vos_deploy.frames import Size
+from vos_deploy.padding import STRIDE, grid_size
 
 # A dimension: a number, or the name of one that varies.
 Side = int | str
@@ -111,17 +111,15 @@ class MethodExport:
     graphs: Callable[[Any], dict[str, GraphSpec]]
     memory: MemoryDefaults
     licence: str
-    stride: Callable[[Any], int] = lambda network: 16
+    stride: Callable[[Any], int] = lambda network: STRIDE
     verified: Callable[[Any], Sequence[Mapping[str, Any]]] = lambda network: [{}]
 
 
 def sides(size: Size, stride: int) -> dict[str, int]:
     """The dimensions of a frame of `size`, padded to multiples of `stride`, by name."""
-    height, width = (ceil(side / stride) * stride for side in size)
     named = {"H": size[0], "W": size[1]}
-    for step in (4, 8, 16, 32):
-        suffix = "" if step == 16 else str(step)
-        named |= {f"h{suffix}": ceil(height / step), f"w{suffix}": ceil(width / step)}
+    for step, suffix in ((4, "4"), (8, "8"), (16, ""), (32, "32")):
+        named[f"h{suffix}"], named[f"w{suffix}"] = grid_size(size, step, stride)
     h, w = named["h"], named["w"]
     return {**named, "H16": 16 * h, "W16": 16 * w, "hw": h * w}
 

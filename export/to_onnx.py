@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from vos_deploy.bundle import TensorSpec
 from vos_deploy.frames import Size
+from vos_deploy.padding import STRIDE
 
 from .graph import ALWAYS_DYNAMIC, GraphSpec, Side, TensorType, example
 from .ops import OPSET, add_functions
@@ -22,7 +23,10 @@ TRACED_SIZE = (101, 149)
 
 
 def to_onnx(
-    spec: GraphSpec, size: Size | None = None, stride: int = 16, dtype: torch.dtype = torch.float32
+    spec: GraphSpec,
+    size: Size | None = None,
+    stride: int = STRIDE,
+    dtype: torch.dtype = torch.float32,
 ) -> ModelProto:
     """Export at opset 20; objects and memory tokens vary, the frame unless `size` fixes it.
 
