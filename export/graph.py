@@ -132,7 +132,7 @@ def example(
     dtype: that of the network. lengths: of dimensions, to use for those of the table.
     """
     named = {**LENGTHS, **lengths, **sides(size, stride), "T": MEMORY_FRAMES}
-    named["N"] = MEMORY_FRAMES * named["hw"]
+    named |= {"1+K": 1 + named["K"], "N": MEMORY_FRAMES * named["hw"]}
     generator = torch.Generator().manual_seed(0)
 
     def draw(tensor: TensorType) -> Tensor:

@@ -38,6 +38,7 @@ def test_example_is_what_was_declared() -> None:
         "image": IMAGE,
         "memory_key": floating("N", 8),
         "masks": float32("K", "H16", "W16"),
+        "slots": float32("1+K"),
         "objects": int64("G", below="K"),
         "places": int32(1000, below="Q"),
     }
@@ -45,6 +46,7 @@ def test_example_is_what_was_declared() -> None:
     assert found["image"].shape == (33, 70, 3) and found["image"].float().std() > 50
     assert (found["memory_key"].dtype, tuple(found["memory_key"].shape)) == (torch.float16, (30, 8))
     assert (found["masks"].dtype, tuple(found["masks"].shape)) == (torch.float32, (7, 48, 80))
+    assert found["slots"].shape == (8,)
     assert found["objects"].dtype == torch.int64 and found["objects"].max() < 7
     assert found["places"].dtype == torch.int32
     assert set(found["places"].tolist()) == set(range(5))
