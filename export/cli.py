@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--trunk",
         type=Path,
-        help="torchvision's ImageNet weights, for gfrtm, whose official checkpoint lacks them",
+        help="torchvision's ImageNet weights, for a method whose official checkpoint "
+        "leaves its trunk to them",
     )
     add("--output", type=Path, help="model folder to write; left out: the name of the method")
     add("--size", default="any", help="HxW to fix the graphs to, such as 480x854, or any")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vos_deploy.models.aggregate import aggregated_odds
 from vos_deploy.models.padding import crop, padding
-from vos_deploy.models.stm import upsample
+from vos_deploy.models.upsample import upsample
 
 
 def as_frame(image: Tensor) -> Tensor:

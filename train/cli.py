@@ -14,7 +14,7 @@ from typing import Any
 
 from vos_deploy.commands import make_parser, run_command, setup_logging
 from vos_deploy.errors import InputError
-from vos_deploy.methods import METHODS, find_part
+from vos_deploy.methods import DEMONSTRATION, METHODS, find_part
 from vos_deploy.options import add_flags, build
 
 from .options import TrainOptions, read_toml, to_toml
@@ -69,7 +69,9 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--method", choices=list(METHODS), help="which network (default: stm)")
+    parser.add_argument(
+        "--method", choices=list(METHODS), help=f"which network (default: {DEMONSTRATION})"
+    )
     parser.add_argument("--stage", help="which of its stages: option defaults")
     parser.add_argument(
         "--config", type=Path, metavar="FILE.toml", help="options; the command line goes before it"
@@ -80,7 +82,7 @@ def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _select(known: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:
     """Method, stage if there is one, and the options of the configuration file."""
     config = read_toml(known.config) if known.config else {}
-    method = known.method or config.pop("method", "stm")
+    method = known.method or config.pop("method", DEMONSTRATION)
     stage = known.stage or config.pop("stage", None)
     config.pop("method", None)
     config.pop("stage", None)

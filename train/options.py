@@ -94,7 +94,7 @@ class TrainOptions(Options):
         choices=("ignore", "background"),
     )  # fmt: skip
     slots: str = option(
-        "used", "objects take the first slots, or any (as RMNet's release does)", "clips",
+        "used", "objects take the first slots, or any", "clips",
         choices=("used", "any"),
     )  # fmt: skip
     perturb: tuple[float, ...] = option(
@@ -109,7 +109,7 @@ class TrainOptions(Options):
         True, "follow the files through the frames left out (the release takes one file)", "clips"
     )
     flow_update: str = option(
-        "exact", "what augmentation makes of the flow; RMNet's release mixes up x and y", "clips",
+        "exact", "what augmentation makes of the flow; released: x and y mixed up", "clips",
         choices=("exact", "released"),
     )  # fmt: skip
 

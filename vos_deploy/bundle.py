@@ -32,6 +32,7 @@ from .manifest import (
     read_graph,
     read_size,
 )
+from .methods import DEMONSTRATION
 from .plan import MANIFEST
 
 __all__ = [
@@ -187,11 +188,11 @@ class Bundle:
 
 def demonstration_model() -> Path:
     """The folder of the model that ships with the package. Raises ModelError if there is none."""
-    folder = Path(str(resources.files("vos_deploy"))) / "weights" / "stm"
+    folder = Path(str(resources.files("vos_deploy"))) / "weights" / DEMONSTRATION
     if not folder.is_dir():
         raise ModelError(
             f"no model was named, and this installation has no demonstration model; "
-            f"{mend(Path('stm/'))}"
+            f"{mend(Path(f'{DEMONSTRATION}/'))}"
         )
     return folder
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from . import plan
 from .errors import ModelError
+from .methods import DEMONSTRATION
 from .plan import MANIFEST
 
 T = TypeVar("T")
@@ -161,13 +162,13 @@ def is_plan(path: Path) -> bool:
     return path.is_file() or (path.suffix == plan.SUFFIX and not path.is_dir())
 
 
-def export_command(folder: Path, method: str = "stm", *options: str) -> str:
+def export_command(folder: Path, method: str = DEMONSTRATION, *options: str) -> str:
     """The command that exports a model to a folder."""
     words = ["python -m vos_deploy.export --method", method, *options, "--output", str(folder)]
     return " ".join(words)
 
 
-def mend(model: Path, method: str = "stm") -> str:
+def mend(model: Path, method: str = DEMONSTRATION) -> str:
     """How an error about a model ends."""
     if is_plan(model):
         return plan.mend(model)

@@ -29,6 +29,9 @@ METHODS = {
     "gfrtm": "Reuse-VOS, G-FRTM (Park et al., CVPR 2021)",
 }
 
+# The method of the demonstration model, which is meant where none is named.
+DEMONSTRATION = "stm"
+
 _PARTS = {
     "NETWORK": "vos_deploy.models.{}",
     "REFERENCE": "vos_deploy.reference.{}",

@@ -280,6 +280,13 @@ class TestRemoving:
         frame, expected = scene({1: (2, 2)})
         assert np.array_equal(segmenter.step(frame), expected)
 
+    def test_one_id_needs_no_list(self, make_segmenter):
+        segmenter = make_segmenter()
+        segmenter.step(*scene({1: (0, 0), 2: (1, 1)}))
+        segmenter.remove(1)
+        segmenter.remove(np.uint8(2))
+        assert segmenter.objects == []
+
     def test_unknown_id(self, make_segmenter):
         segmenter = make_segmenter()
         with pytest.raises(InputError, match="object 1 cannot be removed: followed are none"):
@@ -415,6 +422,19 @@ class TestMeasures:
                 segmenter.step(image, mask if frame == 0 else None)
             assert segmenter.memory.frames == segmenter.memory.capacity == 16
             assert str(segmenter.memory).endswith("evicts oldest, keeps first")
+
+    def test_memory_counts_what_was_marked_now(self, make_segmenter):
+        """The frame is memorised no sooner than the next one needs it."""
+        segmenter = make_segmenter()
+        frame, mask = scene({1: (0, 0), 2: (1, 1)})
+        segmenter.step(frame, mask)
+        assert str(segmenter.memory).startswith("bank 2/16 frames")
+        segmenter.remove(2)
+        assert segmenter.memory.frames == 1
+        segmenter.step(frame)
+        assert segmenter.memory.frames == 1
+        segmenter.step(*scene({7: (2, 2)}))
+        assert segmenter.memory.frames == 3  # two of object 1, one of object 7
 
     def test_unlimited_memory(self, make_segmenter):
         segmenter = make_segmenter(memory_every=1, memory_frames="unlimited")

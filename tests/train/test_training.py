@@ -272,12 +272,12 @@ def test_picture_of_a_clip() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--crop", "100"], "multiples of 16"),
-        (["--batch", "3", "--accumulate", "2", "--davis", "nowhere"], "cannot be taken in"),
+        (["--crop", "100"], "must be a multiple of 16"),
+        (["--batch", "3", "--accumulate", "2", "--davis", "nowhere"], "--batch must be a multiple of --accumulate 2, got 3"),
         ([], "no training data"),
         (["--davis", "nowhere"], "no JPEGImages and Annotations"),
         (["--stills", "nowhere"], "no folder at nowhere"),
-        (["--davis", "nowhere", "--reverse", "2"], "a share from 0 to 1"),
+        (["--davis", "nowhere", "--reverse", "2"], "reverse must be at most 1, got 2.0"),
     ],
 )
 def test_wrong_usage_is_one_sentence(

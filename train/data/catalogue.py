@@ -14,7 +14,6 @@ class DataSet:
     where: str
     layout: str
     licence: str
-    used: str
 
 
 UNSTATED = "see its page; research use"
@@ -27,7 +26,6 @@ DATA_SETS = (
         "JPEGImages/480p/<video>/00000.jpg, Annotations/480p/<video>/00000.png, "
         "ImageSets/2017/train.txt: 60 videos for training; the others are left out",
         "CC BY 4.0, a few sequences keep their YouTube terms",
-        "stm main, retrain; rmnet finetune, flow; rde 2, 3; imsfr 2, 3; gfrtm main",
     ),
     DataSet(
         "DAVIS 2016",
@@ -35,7 +33,6 @@ DATA_SETS = (
         "davischallenge.org",
         "as DAVIS 2017, masks of 0 and 255, ImageSets/480p/train.txt: 30 videos for training",
         "CC BY 4.0, a few sequences keep their YouTube terms",
-        "stm mixed",
     ),
     DataSet(
         "YouTube-VOS 2018 or 2019 (train)",
@@ -44,7 +41,6 @@ DATA_SETS = (
         "[train/]JPEGImages/<video>/*.jpg, Annotations/<video>/*.png, meta.json: 3471 videos, "
         "every fifth frame",
         UNSTATED,
-        "stm main, retrain; rmnet finetune, flow; rde 2, 3; imsfr 2, 3; gfrtm main",
     ),
     DataSet(
         "BL30K",
@@ -52,7 +48,6 @@ DATA_SETS = (
         "the page of MiVOS (github.com/hkchengrex/MiVOS)",
         "JPEGImages/<video>/*.jpg, Annotations/<video>/*.png: 29,989 rendered videos, 700 GB",
         "derived from ShapeNet: non-commercial",
-        "rde 1; imsfr 1",
     ),
     DataSet(
         "ECSSD",
@@ -60,7 +55,6 @@ DATA_SETS = (
         "the page of ECSSD (Shi et al.)",
         "images/*.jpg and ground_truth_mask/*.png: 1000",
         UNSTATED,
-        "stm pretrain; rmnet pretrain; rde 0; imsfr 0",
     ),
     DataSet(
         "MSRA10K",
@@ -68,7 +62,6 @@ DATA_SETS = (
         "mmcheng.net/msra10k",
         "a.jpg beside a.png: 10,000",
         UNSTATED,
-        "stm pretrain; rmnet pretrain",
     ),
     DataSet(
         "PASCAL VOC 2012",
@@ -76,7 +69,6 @@ DATA_SETS = (
         "host.robots.ox.ac.uk/pascal/VOC",
         "JPEGImages/*.jpg and SegmentationObject/*.png (255 is void): 2913 with masks",
         "pictures by Flickr's terms",
-        "stm pretrain; rmnet pretrain",
     ),
     DataSet(
         "COCO",
@@ -85,7 +77,6 @@ DATA_SETS = (
         "train2017/ and annotations/instances_train2017.json, of which --draw-coco makes "
         "masks_train2017/ with one id per instance",
         "annotations CC BY 4.0, pictures by Flickr's terms",
-        "stm pretrain; rmnet pretrain",
     ),
     DataSet(
         "DUTS",
@@ -93,7 +84,6 @@ DATA_SETS = (
         "saliencydetection.net/duts",
         "DUTS-TR-Image and DUTS-TR-Mask in DUTS-TR, the same for DUTS-TE: 10,553 and 5019",
         UNSTATED,
-        "rde 0; imsfr 0",
     ),
     DataSet(
         "FSS-1000",
@@ -101,7 +91,6 @@ DATA_SETS = (
         "github.com/HKUSTCV/FSS-1000",
         "<class>/1.jpg beside <class>/1.png: 1000 classes of 10",
         UNSTATED,
-        "rde 0; imsfr 0",
     ),
     DataSet(
         "HRSOD",
@@ -109,7 +98,6 @@ DATA_SETS = (
         "github.com/yi94code/HRSOD",
         "HRSOD_train and HRSOD_train_mask, or a.jpg beside a.png: 1610",
         UNSTATED,
-        "rde 0; imsfr 0, five times",
     ),
     DataSet(
         "BIG",
@@ -117,7 +105,6 @@ DATA_SETS = (
         "the page of CascadePSP (github.com/hkchengrex/CascadePSP)",
         "a_im.jpg beside a_gt.png, or a.jpg beside a.png: 150",
         UNSTATED,
-        "rde 0; imsfr 0, five times",
     ),
     DataSet(
         "ADE20K",
@@ -125,7 +112,6 @@ DATA_SETS = (
         "groups.csail.mit.edu/vision/datasets/ADE20K",
         "images/training/*.jpg and annotations/training/*.png: one id per class",
         UNSTATED,
-        "none by default",
     ),
     DataSet(
         "optical flow",
@@ -134,6 +120,5 @@ DATA_SETS = (
         "OpticalFlow/[480p/]<video>/<frame>.flo beside JPEGImages, from each frame to the one "
         "before; --flow dis needs none",
         "that of the network it is made with",
-        "rmnet finetune, flow",
     ),
 )

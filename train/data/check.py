@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vos_deploy.commands import make_parser, progress, run_command
 from vos_deploy.errors import InputError
+from vos_deploy.methods import METHODS, find_part
 from vos_deploy.palette import VOID
 
 from .catalogue import DATA_SETS
@@ -42,10 +43,24 @@ def parser() -> argparse.ArgumentParser:
 def catalogue() -> str:
     blocks = [
         f"{data.name}\n  option:  {data.flag}\n  from:    {data.where}\n  layout:  {data.layout}\n"
-        f"  licence: {data.licence}\n  used by: {data.used}"
+        f"  licence: {data.licence}\n  used by: {users(data.flag)}"
         for data in DATA_SETS
     ]
     return "\n\n".join(blocks)
+
+
+def users(flag: str) -> str:
+    """The stages that need data of a flag, such as --davis or --flow files, of all methods."""
+    name, _, value = flag.removeprefix("--").partition(" ")
+    named = {
+        method: [
+            title
+            for title, stage in find_part(method, "TRAINING").stages.items()
+            if name in stage.needs or (value and stage.values.get(name) == value)
+        ]
+        for method in METHODS
+    }
+    return "; ".join(f"{method} {', '.join(names)}" for method, names in named.items() if names)
 
 
 def check_stills(root: Path, read: bool, bad: BadFiles) -> str:

@@ -27,11 +27,11 @@ from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
 
 from ..options import TrainOptions
+from .clip import Clip
 from .files import BadFile, BadFiles
 from .layouts import excluding, find_videos
 from .perturb import perturb_mask
 from .sampling import (
-    Clip,
     Source,
     StillClips,
     VideoClips,

@@ -25,8 +25,6 @@ from .restricted import load_tensors
 
 # Where releases nest their state dict.
 NESTS = ("state_dict", "model", "network", "net")
-# State dicts that a release keeps side by side: its keys get the name of their part in front.
-PARTS = ("rmnet", "tflownet")
 SHOWN_KEYS = 8
 
 
@@ -157,10 +155,11 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _unnested(content: Any) -> Any:
     """The state dict of a release, if it lies where releases put it; else `content` itself."""
-    if isinstance(content, dict) and any(isinstance(content.get(part), dict) for part in PARTS):
+    parts = [part for method in METHODS for part in find_part(method, "NETWORK").parts]
+    if isinstance(content, dict) and any(isinstance(content.get(part), dict) for part in parts):
         return {
             f"{part}.{key.removeprefix('module.')}": value
-            for part in PARTS
+            for part in parts
             for key, value in content.get(part, {}).items()
         }
     for nest in NESTS:

@@ -16,10 +16,13 @@ class Network(nn.Module):
 
     method: the name of the method on the command line.
     config: the keyword arguments that build this very network again.
+    parts: state dicts that the release keeps side by side in one file; their keys get the name of
+        their part in front.
     """
 
     method: ClassVar[str]
     config: dict[str, Any]
+    parts: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def infer_config(state: dict[str, Tensor]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .aggregate import soft_aggregate
 from .network import Network
 from .resnet import BACKBONES, Backbone, Trunk
+from .upsample import upsample
 
 Stem = Literal["others", "background"]
 
@@ -120,10 +121,6 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
-
-
-def upsample(x: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=tuple(size[-2:]), mode="bilinear", align_corners=False)
 
 
 class Refine(nn.Module):

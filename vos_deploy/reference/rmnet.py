@@ -16,7 +16,7 @@ from ..models.aggregate import EPSILON, soft_aggregate
 from ..models.padding import pad_to_stride, unpad
 from ..models.rmnet.network import RMNet, memory_region, normalize, query_region
 from ..models.rmnet.regions import flow_warp
-from ..models.stm import upsample
+from ..models.upsample import upsample
 from .base import Reference
 from .stm import ObjectMemory
 

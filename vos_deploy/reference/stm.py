@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..models.aggregate import soft_aggregate
 from ..models.padding import pad_to_stride, unpad
-from ..models.stm import STM, upsample
+from ..models.stm import STM
+from ..models.upsample import upsample
 from .base import Reference, append_limited
 
 

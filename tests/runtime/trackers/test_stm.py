@@ -167,3 +167,23 @@ def test_nothing_grows_over_a_long_video(make_segmenter, objects: int) -> None:
             addresses.add(tuple(np.asarray(array).ctypes.data for array in arrays))
     assert states == {(4 * objects, segmenter.memory.bytes)}
     assert len(addresses) == 1
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_one_call_of_the_memory_encoder_serves_all_entries(make_segmenter, objects: int) -> None:
+    """A GPU that records calls would else record one for every entry of the bank."""
+    segmenter = make_segmenter(memory_every=1, memory_frames=4)
+    segmenter.step(frame(0), mask(*range(1, objects + 1)))
+    backend, calls = segmenter._backend, set()
+    run = backend.run
+
+    def recording(graph, inputs, outputs):
+        if graph == "memorize":
+            calls.add(tuple(np.asarray(array).ctypes.data for array in outputs.values()))
+        run(graph, inputs, outputs)
+
+    backend.run = recording
+    for t in range(1, 10):
+        segmenter.step(frame(t))
+    assert len(calls) == 1
+    assert banks(segmenter) == [[0, 6, 7, 8]] * objects

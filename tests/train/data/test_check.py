@@ -14,6 +14,8 @@ def test_without_folders_it_says_where_sets_are(capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     for data in DATA_SETS:
         assert data.name in printed and data.layout in printed and data.licence in printed
+    assert "used by: rde 1; imsfr 1" in printed.replace("stcn 1; ", "")  # BL30K
+    assert "used by: rmnet pretrain, finetune, flow" in printed  # optical flow
 
 
 def test_whole_sets(davis: Path, stills: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
+from vos_deploy.train.data.clip import Clip
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import ClipMixture, build_clips, collate, to_tensors
-from vos_deploy.train.data.sampling import Clip
 from vos_deploy.train.options import TrainOptions
 
 RNG = np.random.default_rng

@@ -10,17 +10,14 @@ from PIL import Image
 from vos_deploy.errors import InputError
 from vos_deploy.palette import VOID
 from vos_deploy.train.data.augmentation import augmentations, place
+from vos_deploy.train.data.clip import Clip, erase, estimate_flow, motion_blur
 from vos_deploy.train.data.files import BadFile, BadFiles, write_flow
 from vos_deploy.train.data.mixture import video_source
 from vos_deploy.train.data.sampling import (
-    Clip,
     StillClips,
     VideoClips,
     choose_objects,
     common_step,
-    erase,
-    estimate_flow,
-    motion_blur,
     own_gaps,
 )
 from vos_deploy.train.options import TrainOptions

@@ -26,7 +26,7 @@ from vos_deploy.models.rmnet.regions import (  # noqa: E402
     flow_warp,
     region_map,
 )
-from vos_deploy.models.stm import upsample  # noqa: E402
+from vos_deploy.models.upsample import upsample  # noqa: E402
 
 # The gates of the specification; the official code itself keeps a few 1e-6, and 1.3e-3 after
 # several frames, since p near 1 loses bits in p / (1 - p).

@@ -14,7 +14,7 @@ from vos_deploy.models.imagenet import load_imagenet
 from vos_deploy.models.padding import crop, pad_to_stride
 from vos_deploy.models.rmnet.network import RMNet, memory_region, normalize, query_region
 from vos_deploy.models.rmnet.regions import flow_warp
-from vos_deploy.models.stm import upsample
+from vos_deploy.models.upsample import upsample
 from vos_deploy.padding import STRIDE
 
 from ...data.mixture import Sample

@@ -140,6 +140,7 @@ class RMNet(Network):
     """Both networks: `rmnet` segments, `tflownet` finds the flow that moves the boxes."""
 
     method = "rmnet"
+    parts = ("rmnet", "tflownet")
 
     def __init__(
         self,
