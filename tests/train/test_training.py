@@ -273,7 +273,10 @@ def test_picture_of_a_clip() -> None:
     ("arguments", "sentence"),
     [
         (["--crop", "100"], "must be a multiple of 16"),
-        (["--batch", "3", "--accumulate", "2", "--davis", "nowhere"], "--batch must be a multiple of --accumulate 2, got 3"),
+        (
+            ["--batch", "3", "--accumulate", "2", "--davis", "nowhere"],
+            "--batch must be a multiple of --accumulate 2, got 3",
+        ),
         ([], "no training data"),
         (["--davis", "nowhere"], "no JPEGImages and Annotations"),
         (["--stills", "nowhere"], "no folder at nowhere"),
