@@ -13,7 +13,7 @@ from vos_deploy.runtime.backends.tensorrt.fused_kernel import BLOCKS, fused_read
 def main(inputs: str, output: str) -> None:
     given = np.load(inputs)
     query, key, value = (torch.from_numpy(given[name]) for name in ("query", "key", "value"))
-    blocks = BLOCKS["fp16" if query.dtype == torch.float16 else "fp32"]
+    blocks = BLOCKS
     (queries, channels), (tokens, width) = query.shape, value.shape
     readout = torch.empty(queries, width, dtype=value.dtype)
     grid = triton.cdiv(queries, blocks.queries), triton.cdiv(width, blocks.values)
