@@ -17,12 +17,14 @@ from vos_deploy.padding import STRIDE, grid_size
 Side = int | str
 
 # Lengths to trace with of the dimensions that vary whatever the frame: objects, those of one bank,
-# memory frames chosen, queries and memory tokens inside boxes. All differ, and none is 0 or 1.
-LENGTHS = {"K": 3, "G": 2, "S": 4, "Q": 5, "R": 7}
-# Memory frames to trace with: N tokens of the memory are those of T frames.
+# memory frames chosen, queries and memory tokens inside boxes, new prototypes of long-term memory.
+# All differ, and none is 0 or 1.
+LENGTHS = {"K": 3, "G": 2, "S": 4, "Q": 5, "R": 7, "P": 11}
+# Memory frames to trace with: N tokens of the memory are those of T frames. M are those and the
+# prototypes of long-term memory, as many as the tokens of another frame.
 MEMORY_FRAMES = 2
 # Dimensions that vary whatever the frame.
-ALWAYS_DYNAMIC = {*LENGTHS, "1+K", "N"}
+ALWAYS_DYNAMIC = {*LENGTHS, "1+K", "N", "M"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def example(
     """
     named = {**LENGTHS, **lengths, **sides(size, stride), "T": MEMORY_FRAMES}
     named |= {"1+K": 1 + named["K"], "N": MEMORY_FRAMES * named["hw"]}
+    named["M"] = named["N"] + named["hw"]
     generator = torch.Generator().manual_seed(0)
 
     def draw(tensor: TensorType) -> Tensor:

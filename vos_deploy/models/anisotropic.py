@@ -27,7 +27,7 @@ def anisotropic_similarity(
     return -distance * (shrinkage.float().transpose(-1, -2) * scale)
 
 
-def top_k_weights(scores: Tensor, top_k: int | None) -> Tensor:
+def top_k_weights(scores: Tensor, top_k: int | None = None) -> Tensor:
     """The softmax of scores [..., N] over the last axis, or over its `top_k` best alone (all where
     there are fewer); the others get 0."""
     if top_k is None:

@@ -130,18 +130,21 @@ def key_backbone(state: dict[str, Tensor]) -> str | None:
 
 
 class ValueTrunk(nn.Module):
-    """ResNet-18 with biased convolutions on a frame, an object's mask and the other objects'."""
+    """ResNet-18 on a frame, an object's mask and the other objects'.
 
-    def __init__(self) -> None:
+    bias: whether its convolutions have one in front of their norms.
+    """
+
+    def __init__(self, bias: bool = True) -> None:
         super().__init__()
         backbone = BACKBONES["resnet18"]
-        self.conv1 = nn.Conv2d(5, 64, 7, 2, 3)
+        self.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=bias)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = make_stage(backbone, 0, bias=True)
-        self.layer2 = make_stage(backbone, 1, bias=True)
-        self.layer3 = make_stage(backbone, 2, bias=True)
+        self.layer1 = make_stage(backbone, 0, bias=bias)
+        self.layer2 = make_stage(backbone, 1, bias=bias)
+        self.layer3 = make_stage(backbone, 2, bias=bias)
 
     def stem(self, frame: Tensor, masks: Tensor, others: Tensor) -> Tensor:
         """conv1 of [frame, mask, others], its RGB half once per frame: [B*K, 64, H/2, W/2].

@@ -4,6 +4,7 @@ Everything is read from the manifest, by the names that graphs declare their dim
 
     K, G, 1+K       objects, objects that share a memory, objects and background
     N               memory tokens: those of 1 to the most memory frames
+    M, P            memory tokens and prototypes of long-term memory together; new prototypes
     S               memory frames chosen among those held
     Q, R            tokens of the frame and of the memory inside the boxes of an object
     H, W            the frame, of one size per plan; other names are sides that follow from it
@@ -26,6 +27,9 @@ STRIDE = 16
 
 # Smallest, usual and largest.
 Range = tuple[int, int, int]
+
+# The most prototypes that long-term memory holds, and that join it at once.
+PROTOTYPES = 10_000, 128
 
 # Inputs whose value decides on shapes, by name.
 VALUES: dict[str, Range] = {"top_k": (1, 20, 50)}
@@ -56,6 +60,8 @@ def dimension_ranges(limits: Limits) -> dict[str, Range]:
         "G": objects,
         "1+K": (2, 1 + objects[1], 1 + objects[2]),
         "N": (tokens * smallest, tokens * usual, tokens * largest),
+        "M": (tokens * smallest, tokens * usual, tokens * largest + PROTOTYPES[0]),
+        "P": (1, PROTOTYPES[1], PROTOTYPES[1]),
         "S": frames,
         "Q": (1, ceil(tokens / 4), tokens),
         "R": (1, ceil(tokens * usual / 4), tokens * largest),
