@@ -2,8 +2,6 @@
 
 import sys
 
-from vos_deploy.commands import run_command
-
 from .cli import main
 
-sys.exit(run_command(main))
+sys.exit(main())

@@ -1,10 +1,10 @@
-"""`python -m vos_deploy.benchmarks <subcommand>`: picks the benchmark and runs it."""
+"""vos-deploy-benchmark, or `python -m vos_deploy.benchmarks`: picks a benchmark and runs it."""
 
 import argparse
 from collections.abc import Sequence
 from typing import Protocol
 
-from vos_deploy.commands import HelpFormatter, setup_logging
+from vos_deploy.commands import Parser, run_command, setup_logging
 
 from . import fps, gpu_check, jf, memory, parity
 
@@ -32,28 +32,36 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(_main, argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     setup_logging()
-    args = make_parser().parse_args(argv)
-    benchmark = BENCHMARKS[args.benchmark]
-    return benchmark.run(args)
+    args = parser().parse_args(argv)
+    return BENCHMARKS[args.benchmark].run(args)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m vos_deploy.benchmarks",
-        description="Accuracy and speed of exported models, with the conditions they depend on.",
-        formatter_class=HelpFormatter,
+def parser() -> Parser:
+    name = "vos-deploy-benchmark"
+    parser = Parser(
+        name,
+        "BENCHMARK [options]",
+        "Accuracy and speed of exported models, with the conditions they depend on.",
+        jf.EXAMPLE,
     )
-    subparsers = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    subparsers = parser.add_subparsers(
+        dest="benchmark", required=True, metavar="BENCHMARK", prog=name, parser_class=Parser
+    )
     for name, benchmark in BENCHMARKS.items():
         summary = (benchmark.__doc__ or "").splitlines()[0]
         subparser = subparsers.add_parser(
             name,
             help=summary,
+            synopsis="[options]",
             description=summary,
-            epilog=f"example:\n  {benchmark.EXAMPLE}",
-            formatter_class=HelpFormatter,
+            example=benchmark.EXAMPLE,
         )
         benchmark.add_arguments(subparser)
     return parser

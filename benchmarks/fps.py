@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.arguments import frame_size, numbers, positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
@@ -24,7 +25,7 @@ from vos_deploy.runtime.report import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_report_arguments, frame_size, numbers, positive
+from .options import add_report_arguments
 from .scene import scene
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pytorch-device", default="cpu", metavar="NAME", help="where PyTorch runs, such as cuda")
     add(
         "--size",
-        type=frame_size,
+        type=frame_size(),
         metavar="HxW",
         help="size of the frames (default: what the model is fixed to, else 480x854)",
     )

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from vos_deploy.arguments import frame_size, numbers, positive
 from vos_deploy.bundle import Bundle
-from vos_deploy.commands import make_parser, run_command, setup_logging
+from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS
 from vos_deploy.runtime import backends
@@ -28,7 +29,6 @@ from vos_deploy.runtime.segmenter import Segmenter
 from . import conditions
 from .gpu_measures import STEP, Labels, Outcome, flatness, follow, parity, speed
 from .gpu_report import Ledger, write_markdown
-from .options import frame_size, numbers, positive
 from .scene import scene
 
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --checkpoint stm=STM_weights.pth --output gpu.md"
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--torch", choices=("auto", "cuda", "cpu", "none"), default="auto", help="PyTorch beside it"
     )
     add("--precisions", type=_names, default="fp32,fp16", metavar="A,B", help="of the models")
-    add("--size", type=frame_size, default="480x854", metavar="HxW", help="size of the frames")
+    add("--size", type=frame_size(), default="480x854", metavar="HxW", help="size of the frames")
     add("--objects", type=numbers, default="1,3,8", metavar="K,K", help="numbers of objects timed")
     add("--parity-frames", type=positive, default=20, metavar="N", help="frames compared")
     add("--frames", type=positive, default=100, metavar="N", help="frames timed")
@@ -301,7 +301,7 @@ def _names(text: str) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     setup_logging()
-    parser = make_parser("python -m vos_deploy.benchmarks.gpu_check", str(__doc__), EXAMPLE)
+    parser = Parser("python -m vos_deploy.benchmarks.gpu_check", "[options]", str(__doc__), EXAMPLE)
     add_arguments(parser)
     return run(parser.parse_args(argv))
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
 from .davis import YEARS, Clip, find_clips
 from .follow import Steps, follow
 from .measures import Statistics
-from .options import add_report_arguments, add_segmenter_arguments, segmenter_options
+from .options import add_report_arguments
 from .scores import ClipScore, overall, score_clip
 
 EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"

@@ -5,13 +5,15 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from vos_deploy.arguments import positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_report_arguments, add_segmenter_arguments, positive, segmenter_options
+from .options import add_report_arguments
 from .scene import scene
 
 EXAMPLE = "python -m vos_deploy.benchmarks memory --model stm/ --frames 2000 --size 240x432"

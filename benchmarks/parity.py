@@ -10,19 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.arguments import positive
 from vos_deploy.bundle import Bundle
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.frames import resize_frame, resize_ids, working_size
 from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
+from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.options import GENERAL, configure
 from vos_deploy.runtime.segmenter import UNLIMITED, Segmenter
 from vos_deploy.video import open_source
 
 from . import conditions, report
 from .fps import Steps, import_pytorch
-from .options import add_report_arguments, add_segmenter_arguments, positive, segmenter_options
+from .options import add_report_arguments
 
 log = logging.getLogger(__name__)
 

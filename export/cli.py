@@ -1,18 +1,18 @@
-"""`python -m vos_deploy.export`."""
+"""vos-deploy-export, or `python -m vos_deploy.export`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from shlex import quote
 
+from vos_deploy.arguments import frame_size, positive
 from vos_deploy.bundle import check_replaceable
-from vos_deploy.commands import make_parser, run_command, setup_logging
+from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.files import sha256
 from vos_deploy.methods import METHODS
@@ -24,8 +24,9 @@ EXAMPLE = (
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "python -m vos_deploy.export",
+    parser = Parser(
+        "vos-deploy-export",
+        "--method METHOD --checkpoint FILE [options]",
         "Export a checkpoint as ONNX graphs that the runtime, or any ONNX runtime, executes, and "
         "check them against PyTorch on real frames.",
         EXAMPLE,
@@ -35,28 +36,39 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         type=Path,
-        help="official or own weights, .pth or .safetensors; left out: "
-        "the demonstration weights that ship with the package",
+        metavar="FILE",
+        help="official weights or your own, .pth or .safetensors (default: the bundled demo "
+        "weights)",
     )
     add(
         "--trunk",
         type=Path,
-        help="torchvision's ImageNet weights, for a method whose official checkpoint "
-        "leaves its trunk to them",
+        metavar="FILE",
+        help="torchvision's ImageNet weights, for methods whose official checkpoint has no trunk",
     )
-    add("--output", type=Path, help="model folder to write; left out: the name of the method")
-    add("--size", default="any", help="HxW to fix the graphs to, such as 480x854, or any")
+    add(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="model folder to write (default: the name of the method)",
+    )
+    add(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="fix the graphs to this height and width, such as 480x854 (default: any)",
+    )
     add(
         "--short-side",
-        type=int,
-        help="with --size any: frames are resized so that their shorter "
-        "side is this long; left out: they keep their size",
+        type=positive,
+        metavar="N",
+        help="resize frames so that their shorter side is this long (default: keep their size)",
     )
     add(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="fp16: typed half precision, for GPUs; softmax and aggregation stay fp32",
+        help="fp16: half-precision graphs, for GPUs; softmax and aggregation stay fp32",
     )
     add(
         "--half-storage",
@@ -65,28 +77,23 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--memory-every",
-        type=int,
-        help="default of the model: every which frame is kept in memory (default: the method's)",
+        type=positive,
+        metavar="N",
+        help="keep every Nth frame in memory (default: the method's)",
     )
     add(
         "--memory-frames",
-        type=int,
-        help="default of the model: most frames in memory (default: the method's)",
+        type=positive,
+        metavar="N",
+        help="frames in memory at most (default: the method's)",
     )
-    add("--licence", help="licence of the weights, for the manifest")
+    add("--licence", metavar="TEXT", help="licence of the weights, for the manifest")
     add("--json", action="store_true", help="print the errors as JSON")
     return parser
 
 
-def parse_size(text: str) -> tuple[int, int] | None:
-    if text == "any":
-        return None
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or min(int(side) for side in match.groups()) < 32:
-        raise InputError(
-            f"--size {text}: expected HEIGHTxWIDTH with sides from 32 on, such as 480x854, or any"
-        )
-    return int(match[1]), int(match[2])
+def _size(text: str) -> tuple[int, int] | None:
+    return None if text == "any" else frame_size(smallest=32)(text)
 
 
 def demonstration_weights(method: str) -> Path:
@@ -100,11 +107,8 @@ def demonstration_weights(method: str) -> Path:
 
 
 def export_command(args: argparse.Namespace) -> int:
-    size = parse_size(args.size)
-    if size and args.short_side:
+    if args.size and args.short_side:
         raise InputError("--short-side goes with --size any: a fixed size leaves no choice")
-    if any(n is not None and n < 1 for n in (args.memory_every, args.memory_frames)):
-        raise InputError("--memory-every and --memory-frames must be at least 1")
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -126,7 +130,7 @@ def export_command(args: argparse.Namespace) -> int:
         model,
         output,
         Options(
-            size=size,
+            size=args.size,
             short_side=args.short_side,
             precision=args.precision,
             half_storage=args.half_storage,

@@ -9,8 +9,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from vos_deploy.arguments import frame_size, positive
 from vos_deploy.bundle import Bundle, Engines, MemoryDefaults
-from vos_deploy.commands import make_parser, progress, run_command, setup_logging
+from vos_deploy.commands import Parser, progress, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.frames import MIN_SIDE, Size
 from vos_deploy.manifest import export_command
@@ -238,31 +239,32 @@ def _report(bundle: Bundle, seconds: float, as_json: bool) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+    parser = Parser(
         "vos-deploy-build",
+        "MODEL [options]",
         "Build a model folder for TensorRT: one engine per graph, in one .plan file. A plan is for "
         "one frame size, and for the GPU and the TensorRT version it was built with.",
         "vos-deploy-build stm/ --output stm.plan --size 480x854 --precision fp16",
     )
     add = parser.add_argument
-    add("model", type=Path, help="model folder")
+    add("model", type=Path, metavar="MODEL", help="model folder")
     add("--output", type=Path, help="file to write; left out: the name of the folder with .plan")
     add(
         "--size",
-        type=_frame_size,
+        type=frame_size(MIN_SIDE),
         metavar="HxW",
         help="height and width of the frames; left out: what the model is fixed to",
     )
     add("--precision", choices=("fp32", "fp16"), help="fail unless the model is of this precision")
     add(
         "--max-objects",
-        type=_positive,
+        type=positive,
         metavar="K",
         help=f"most objects at once (default: {MAX_OBJECTS})",
     )
     add(
         "--memory-frames",
-        type=_positive,
+        type=positive,
         metavar="N",
         help=f"most memory frames (default: {MEMORY_FRAMES}, or the model's own if that is more)",
     )
@@ -290,19 +292,3 @@ def parser() -> argparse.ArgumentParser:
     add("--verbose", action="store_true", help="show what TensorRT says")
     add("--json", action="store_true", help="print what was built as JSON")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
-    return number
-
-
-def _frame_size(text: str) -> Size:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal()) or min(int(height), int(width)) < MIN_SIDE:
-        raise argparse.ArgumentTypeError(
-            f"expected height and width from {MIN_SIDE} up, such as 480x854, found {text!r}"
-        )
-    return int(height), int(width)

@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vos_deploy.arguments import frame_number, object_ids, positive
 from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import (
     EXIT_INTERRUPTED,
-    make_parser,
+    Parser,
     progress,
     run_command,
     setup_logging,
@@ -29,11 +30,10 @@ from vos_deploy.results import ResultFolder
 from vos_deploy.video import FrameSource, open_source
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
-from .backends import DEVICES
+from .arguments import add_segmenter_arguments, segmenter_options
 from .given_masks import GivenMask, GivenMasks
-from .options import add_method_options, given_options
 from .report import Report, StageTimes
-from .segmenter import UNLIMITED, Segmenter
+from .segmenter import Segmenter
 from .sightings import Sightings
 
 logger = logging.getLogger(__name__)
@@ -61,15 +61,7 @@ def _main(argv: Sequence[str]) -> int:
     results.folder.keep_apart({"--video": args.video, "--mask": args.mask, "--model": model})
     with (
         open_source(args.video, exclude=masks.files) as source,
-        Segmenter(
-            args.model,
-            device=args.device,
-            memory_every=args.memory_every,
-            memory_frames=args.memory_frames,
-            size=args.size,
-            threads=args.threads,
-            **given_options(args),
-        ) as segmenter,
+        Segmenter(args.model, **segmenter_options(args)) as segmenter,
     ):
         masks.match(source.names)
         results.about = {"video": str(args.video), "mask": str(args.mask), "model": str(model)}
@@ -236,8 +228,9 @@ def _expected(source: FrameSource, limit: int | None) -> int | None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = make_parser(
+    parser = Parser(
         "vos-deploy-run",
+        "--video VIDEO --mask MASK [options]",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "
         "indexed PNG per frame and a video with the objects painted in.",
         "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/",
@@ -263,65 +256,17 @@ def parser() -> argparse.ArgumentParser:
         "video), where a later one adds or corrects objects, and an empty one clears all",
     )
     add("--binary-mask", action="store_true", help="masks show one object, white on black")
-    add("--objects", type=_ids, metavar="ID,ID", help="follow only these ids of the masks")
+    add("--objects", type=object_ids, metavar="ID,ID", help="follow only these ids of the masks")
     add("--output", type=Path, default=Path("out"), help="folder for masks/ and overlay.mp4")
     add("--no-masks", action="store_true", help="write no masks/<frame>.png")
     add("--no-overlay", action="store_true", help="write no overlay.mp4")
     add(
         "--save-frame",
-        type=int,
+        type=frame_number,
         metavar="N",
         help="write frame N (0 is the first) as a picture to paint a mask on, and stop",
     )
-    add("--frames", type=_positive, metavar="N", help="stop after N frames")
-    add(
-        "--size",
-        type=_size,
-        metavar="S|HxW",
-        help="work at this length of the shorter side, or this height and width",
-    )
-    add("--memory-every", type=_positive, metavar="N", help="memorise every Nth frame for good")
-    add(
-        "--memory-frames",
-        type=_memory_frames,
-        metavar="N",
-        help=f'frames an object\'s memory holds; "{UNLIMITED}" lets it grow with the video',
-    )
-    add(
-        "--device",
-        choices=DEVICES,
-        default="auto",
-        help="where the model runs; auto: a plan by TensorRT, a folder by ONNX Runtime on the GPU "
-        "if it can, or the CPU",
-    )
-    add("--threads", type=_positive, metavar="N", help="CPU threads within one operator")
+    add("--frames", type=positive, metavar="N", help="stop after N frames")
     add("--json", action="store_true", help="print the summary as JSON")
-    add_method_options(parser)
+    add_segmenter_arguments(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return number
-
-
-def _memory_frames(text: str) -> int | Literal["unlimited"]:
-    return UNLIMITED if text == UNLIMITED else _positive(text)
-
-
-def _size(text: str) -> int | tuple[int, int]:
-    height, _, width = text.partition("x")
-    return (_positive(height), _positive(width)) if width else _positive(height)
-
-
-def _ids(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
-# argparse names the function in "invalid ... value": let it say what is expected.
-_positive.__name__ = "number"
-_memory_frames.__name__ = f'number or "{UNLIMITED}"'
-_size.__name__ = "size"
-_ids.__name__ = "list of ids"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vos_deploy.bundle import demonstration_model
+import vos_deploy
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,15 +31,22 @@ def commands() -> list[str]:
 
 def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    (tmp_path / "stm").symlink_to(demonstration_model())
     monkeypatch.chdir(tmp_path)
-    frame = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    frame = np.full((96, 160, 3), 60, np.uint8)
     mask = np.zeros((96, 160), np.uint8)
     mask[20:60, 20:60], mask[20:60, 90:130] = 1, 2
+    frame[mask == 1], frame[mask == 2] = (200, 40, 40), (40, 40, 200)
+    vos_deploy.write_mask("first.png", mask)
+    with vos_deploy.VideoWriter("in.mp4", 25) as writer:
+        for _ in range(3):
+            writer.write(frame)
     (example,) = blocks(ROOT / "README.md", "python")
-    names = {"frame": frame, "mask": mask}
-    exec(example, names)
-    assert names["labels"].shape == mask.shape
+    exec(example, {})
+    written = sorted(Path("out/masks").iterdir())
+    assert [path.name for path in written] == ["00000.png", "00001.png", "00002.png"]
+    # The first labels are the mask itself.
+    np.testing.assert_array_equal(vos_deploy.read_mask(written[0]), mask)
+    assert np.mean(vos_deploy.read_mask(written[2]) == mask) > 0.9
 
 
 @pytest.mark.parametrize("command", commands())
@@ -66,7 +73,7 @@ def test_command_lines_are_understood(command: str) -> None:
         from vos_deploy.train.data.check import parser
     else:
         assert program == "benchmarks", command
-        from vos_deploy.benchmarks.cli import make_parser as parser
+        from vos_deploy.benchmarks.cli import parser
     parser().parse_args([a for a in arguments if a != "..."])
 
 

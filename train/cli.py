@@ -1,4 +1,4 @@
-"""`python -m vos_deploy.train`."""
+"""vos-deploy-train, or `python -m vos_deploy.train`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vos_deploy.commands import make_parser, run_command, setup_logging
+from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.methods import DEMONSTRATION, METHODS, find_part
 from vos_deploy.options import add_flags, build
@@ -53,8 +53,9 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     shown: dict[str, Any] = {"output": f"runs/{method}"}
     if (stage := training.stages.get(name or training.default or "")) is not None:
         shown |= stage.values
-    result = make_parser(
-        "python -m vos_deploy.train",
+    result = Parser(
+        "vos-deploy-train",
+        "--method METHOD [--stage STAGE] [options]",
         "Train a network on clips from still images and videos. A run that was stopped goes on "
         "when started again with the same options. --method M alone lists the stages of a method; "
         "--help shows the options of --method and --stage.",

@@ -1,20 +1,55 @@
 """Video object segmentation, deployed: mark objects in one frame, follow them live."""
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vos_deploy.errors import InputError, ModelError, VosDeployError
+    from vos_deploy.masks import overlay, read_mask, write_mask
     from vos_deploy.runtime.segmenter import Segmenter
-
-__all__ = ["Segmenter", "__version__"]
+    from vos_deploy.video import open_source
+    from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
 __version__ = version("vos_deploy")
 
+# Name -> its module. Imported when first asked for (PEP 562): every stage imports this package, and
+# few need video or inference.
+_HOMES = {
+    "InputError": "errors",
+    "MaskFolderWriter": "writers",
+    "ModelError": "errors",
+    "Segmenter": "runtime.segmenter",
+    "VideoWriter": "writers",
+    "VosDeployError": "errors",
+    "open_source": "video",
+    "overlay": "masks",
+    "read_mask": "masks",
+    "write_mask": "masks",
+}
+
+__all__ = [
+    "InputError",
+    "MaskFolderWriter",
+    "ModelError",
+    "Segmenter",
+    "VideoWriter",
+    "VosDeployError",
+    "__version__",
+    "open_source",
+    "overlay",
+    "read_mask",
+    "write_mask",
+]
+
 
 def __getattr__(name: str) -> Any:
-    # Lazy (PEP 562), because every stage imports this package and only one of them runs models.
-    if name == "Segmenter":
-        from vos_deploy.runtime.segmenter import Segmenter
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # the next access does not come here
+    return value
 
-        return Segmenter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

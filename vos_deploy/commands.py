@@ -11,11 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from vos_deploy.errors import VosDeployError
+from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.options import did_you_mean
 
 T = TypeVar("T")
 
@@ -115,21 +116,46 @@ def progress(
     )
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, keeps the line breaks of descriptions and examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # "(default: None)" and "(default: False)" tell a reader nothing.
-        if action.default is None or action.default is False:
+        # "(default: None)", "(default: False)" and "(default: [])" tell a reader nothing.
+        if not action.default or "(default:" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
 
 
-def make_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """An argument parser whose help ends with one example command line."""
-    return argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=f"example:\n  {example}",
-        formatter_class=HelpFormatter,
-    )
+class Parser(argparse.ArgumentParser):
+    """An argument parser with a short usage, which raises InputError for a wrong command line.
+
+    Args:
+        prog: the command.
+        synopsis: the arguments that are usually given; the options are not listed one by one.
+        description: what the command does.
+        example: a command line, or several.
+    """
+
+    def __init__(self, prog: str, synopsis: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} {synopsis}",
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=_HelpFormatter,
+            # An abbreviation would change its meaning when an option is added.
+            allow_abbrev=False,
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but nothing is left over. Subcommands are parsed by this method, too."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        for text in unknown:
+            if not text.startswith("-"):
+                self.error(f"unexpected argument {text!r}")
+            name = text.partition("=")[0]
+            self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")

@@ -197,9 +197,7 @@ def test_bad_input_is_one_sentence(command, capsys, tmp_path, arguments):
     ],
 )
 def test_wrong_usage(command, capsys, arguments):
-    with pytest.raises(SystemExit) as exit_:
-        command(*arguments)
-    assert exit_.value.code == 2
+    assert command(*arguments) == 2
     assert arguments[0] in capsys.readouterr().err
 
 
@@ -244,8 +242,7 @@ def test_methods_declare_their_options(command, monkeypatch, capsys):
     monkeypatch.setattr("vos_deploy.runtime.trackers.stm.TRACKER", Tuned)
     assert command("--top-k", "3", "--fast", "--frames", "2") == 0
     assert given == {"top_k": 3, "mode": "update", "fast": True}
-    with pytest.raises(SystemExit):
-        command("--mode", "nonsense")
+    assert command("--mode", "nonsense") == 2
     with pytest.raises(SystemExit):
         run.main(["--help"])
     help = " ".join(capsys.readouterr().out.split())

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vos_deploy.commands import make_parser, progress, run_command, setup_logging
+from vos_deploy.commands import Parser, progress, run_command, setup_logging
 from vos_deploy.errors import InputError, VosDeployError
 
 
@@ -103,15 +103,36 @@ def test_progress_is_silent_without_a_terminal(capsys):
 
 
 def test_help_shows_defaults_that_mean_something_and_the_example(capsys):
-    parser = make_parser("vos-deploy-x", "Does x.", "vos-deploy-x --size 480")
+    parser = Parser("vos-deploy-x", "[options]", "Does x.", "vos-deploy-x --size 480")
     parser.add_argument("--size", type=int, default=480, help="shorter side")
     parser.add_argument("--output", help="a folder")
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--range", action="append", default=[], help="several")
     text = parser.format_help()
     assert "shorter side (default: 480)" in text
     assert "None" not in text
     assert "False" not in text
+    assert "[]" not in text
+    assert text.startswith("usage: vos-deploy-x [options]\n")
     assert text.endswith("example:\n  vos-deploy-x --size 480\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (["--sise", "5"], "unknown option --sise; did you mean --size?; see vos-deploy-x --help"),
+        (["--zzz"], "unknown option --zzz; see vos-deploy-x --help"),
+        (["--siz", "5"], "unknown option --siz; did you mean --size?; see vos-deploy-x --help"),
+        (["--size", "x"], "argument --size: invalid int value: 'x'; see vos-deploy-x --help"),
+        (["more"], "unexpected argument 'more'; see vos-deploy-x --help"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(typed, line):
+    parser = Parser("vos-deploy-x", "[options]", "Does x.", "vos-deploy-x --size 480")
+    parser.add_argument("--size", type=int)
+    with pytest.raises(InputError) as error:
+        parser.parse_args(typed)
+    assert str(error.value) == line
 
 
 def test_shared_modules_import_no_engine():

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vos_deploy.commands import make_parser, progress, run_command
+from vos_deploy.commands import Parser, progress, run_command
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS, find_part
 from vos_deploy.palette import VOID
@@ -20,8 +20,9 @@ EXAMPLE = "python -m vos_deploy.train.data --davis DAVIS --stills ECSSD DUTS-TR 
 
 
 def parser() -> argparse.ArgumentParser:
-    result = make_parser(
+    result = Parser(
         "python -m vos_deploy.train.data",
+        "[options]",
         "Without folders: where each data set is to be had, how it lies on disk and its licence. "
         "With folders: how much lies there and what is missing. Downloads nothing.",
         EXAMPLE,

@@ -1,0 +1,62 @@
+"""How a model runs, as arguments of every command that runs one."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal
+
+from vos_deploy.arguments import positive, working_size
+
+from .backends import DEVICES
+from .options import add_method_options, given_options
+from .segmenter import UNLIMITED
+
+
+def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `Segmenter` but the model; what is not given comes from its manifest."""
+    group = parser.add_argument_group("how the model runs (default: as its manifest says)")
+    add = group.add_argument
+    add(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where the model runs; auto: a plan with TensorRT, a folder with ONNX Runtime on the "
+        "GPU if there is one, otherwise on the CPU",
+    )
+    add(
+        "--size",
+        type=working_size,
+        metavar="N|HxW",
+        help="working size: its shorter side, or height and width",
+    )
+    add("--memory-every", type=positive, metavar="N", help="keep every Nth frame in memory")
+    add(
+        "--memory-frames",
+        type=_memory_frames,
+        metavar="N",
+        help=f'frames in an object\'s memory at most; "{UNLIMITED}" lets it grow with the video',
+    )
+    add(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads within one operator (default: one per physical core)",
+    )
+    add_method_options(parser)
+
+
+def segmenter_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `Segmenter` among the parsed arguments."""
+    names = ("device", "size", "memory_every", "memory_frames", "threads")
+    return {**{name: getattr(args, name) for name in names}, **given_options(args)}
+
+
+def _memory_frames(text: str) -> int | Literal["unlimited"]:
+    """`20`, or `unlimited`."""
+    if text == UNLIMITED:
+        return UNLIMITED
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(
+        f'must be an integer of at least 1 or "{UNLIMITED}", got {text!r}'
+    )
