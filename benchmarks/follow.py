@@ -1,7 +1,7 @@
 """Runs a segmenter over a clip, the way DAVIS scores it: only the first mask is given."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -27,14 +27,17 @@ class Steps(Protocol):
 
 
 def follow(
-    segmenter: Steps, clip: Clip, folder: Path | None = None
+    segmenter: Steps,
+    clip: Clip,
+    folder: Path | None = None,
+    note: Callable[[Path, bytes], None] | None = None,
 ) -> tuple[dict[str, Labels], float]:
     """Follows the objects of a clip's first annotation to its end.
 
     Returns the labels of every frame, uint8 [H, W], by its name, and the seconds that `step` took
     from the second frame on (frames are decoded ahead in a thread meanwhile). With `folder`, each
-    mask is written there as it comes. Raises InputError where frames and annotations do not go
-    by the same names.
+    mask is written there as it comes, and `note` told of it before. Raises InputError where frames
+    and annotations do not go by the same names.
     """
     segmenter.reset()
     labels: dict[str, Labels] = {}
@@ -51,7 +54,7 @@ def follow(
                 seconds += time.perf_counter() - started
             mask = None
             if folder:
-                write_mask(folder / f"{name}.png", labels[name])
+                write_mask(folder / f"{name}.png", labels[name], note)
     return labels, seconds
 
 

@@ -107,7 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    bundle = Bundle.load(args.model or demonstration_model())
+    model = args.model or demonstration_model()
+    reads = {"--model": model, "--checkpoint": args.checkpoint}
+    report.keep_inputs(args.output, ("fps.csv", "fps.json"), reads)
+    bundle = Bundle.load(model)
     options = {
         "device": args.device,
         "size": args.size or bundle.size or DEFAULT_SIZE,

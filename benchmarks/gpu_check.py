@@ -19,6 +19,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS
+from vos_deploy.results import keep_apart
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import Backend
 from vos_deploy.runtime.backends.tensorrt.fused_read import reads
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
             'pip install "vos_deploy[tensorrt,export]"'
         )
     checkpoints = dict(text.split("=", 1) for text in args.checkpoint)
+    keep_apart({"--checkpoint": [*checkpoints.values()]}, [args.output])
     ledger = Ledger(report=print)
     with tempfile.TemporaryDirectory() as scratch:
         for method in args.methods:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.results import ResultFolder
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -23,6 +25,7 @@ from .scores import ClipScore, overall, score_clip
 EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"
 TIMED = "Segmenter.step from the second frame on, without writing and scoring"
 OVERALL = "overall"
+RECORD = "jf-run.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,31 +64,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     names = args.sequences.split(",") if args.sequences else None
+    folder = _result_folder(args)
     clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
     facts: dict[str, Any] = {"data": f"DAVIS-{args.year} {args.set}, {len(clips)} sequences"}
     facts |= conditions.machine()
     seconds: dict[str, float] = {}
-    if args.results:
-        scores = score_results(clips, args.results)
-        facts |= {"results": str(args.results)}
-    elif args.copy_first:
-        scores = [score_clip(clip, _first_masks(clip)) for clip in progress(clips, unit="clip")]
-        facts |= {"results": "the first mask for every frame"}
-    elif args.nearest_features:
-        from .nearest import NearestFeatures  # needs PyTorch
+    try:
+        if args.results:
+            scores = score_results(clips, args.results)
+            facts |= {"results": str(args.results)}
+        elif args.copy_first:
+            scores = [score_clip(clip, _first_masks(clip)) for clip in progress(clips, unit="clip")]
+            facts |= {"results": "the first mask for every frame"}
+        elif args.nearest_features:
+            from .nearest import NearestFeatures  # needs PyTorch
 
-        scores, seconds = score_segmenter(
-            clips, NearestFeatures(args.nearest_features), args.output
-        )
-        facts |= {"results": f"nearest features of {args.nearest_features.name}"}
-    else:
-        options = segmenter_options(args)
-        with Segmenter(args.model, **options) as segmenter:
-            scores, seconds = score_segmenter(clips, segmenter, args.output)
-            facts |= conditions.model(segmenter.bundle, options)
-            facts |= {"memory": conditions.memory(segmenter.bundle, options), "timed": TIMED}
-    _publish(args, scores, seconds, facts)
+            scores, seconds = score_segmenter(clips, NearestFeatures(args.nearest_features), folder)
+            facts |= {"results": f"nearest features of {args.nearest_features.name}"}
+        else:
+            options = segmenter_options(args)
+            with Segmenter(args.model, **options) as segmenter:
+                scores, seconds = score_segmenter(clips, segmenter, folder)
+                facts |= conditions.model(segmenter.bundle, options)
+                facts |= {"memory": conditions.memory(segmenter.bundle, options), "timed": TIMED}
+        _publish(args, scores, seconds, facts, folder)
+    finally:
+        if folder:
+            folder.finish("failed")  # unless it is finished
     return 0
+
+
+def _result_folder(args: argparse.Namespace) -> ResultFolder | None:
+    """Where results go, apart from all that is read."""
+    if args.output is None:
+        return None
+    # Masks of another run must not stay beside these scores, where this one writes none too.
+    folder = ResultFolder(args.output, ("masks", "scores.csv", "scores.json"), RECORD)
+    model = args.model
+    if not (args.results or args.copy_first or args.nearest_features):
+        model = model or demonstration_model()
+    weights = args.nearest_features
+    reads = {"--model": model, "--results": args.results, "--nearest-features": weights}
+    parts = [args.davis / name for name in ("Annotations", "JPEGImages", "ImageSets")]
+    folder.keep_apart({**reads, "--davis": args.davis}, trees={"--davis": parts})
+    return folder
 
 
 def _first_masks(clip: Clip) -> list[NDArray[np.uint8]]:
@@ -111,16 +133,19 @@ def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:
 
 
 def score_segmenter(
-    clips: Sequence[Clip], segmenter: Steps, output: Path | None
+    clips: Sequence[Clip], segmenter: Steps, output: ResultFolder | None
 ) -> tuple[list[ClipScore], dict[str, float]]:
     """Runs a segmenter over the clips; their scores, and seconds spent in `step` by clip.
 
-    With `output`, every mask goes to `output/masks/<sequence>/<frame>.png`.
+    With `output`, every mask goes to `masks/<sequence>/<frame>.png` in it.
     """
     scores, seconds = [], {}
+    note = output.note if output else None
+    if output:
+        output.start({})
     for clip in clips:
-        folder = output / "masks" / clip.name if output else None
-        labels, seconds[clip.name] = follow(segmenter, clip, folder)
+        folder = output.folder / "masks" / clip.name if output else None
+        labels, seconds[clip.name] = follow(segmenter, clip, folder, note)
         scores.append(score_clip(clip, [labels[path.stem] for path in clip.scored]))
     return scores, seconds
 
@@ -130,6 +155,7 @@ def _publish(
     scores: Sequence[ClipScore],
     seconds: Mapping[str, float],
     facts: Mapping[str, Any],
+    folder: ResultFolder | None,
 ) -> None:
     rows = [_row(clip.name, [clip], seconds) for clip in scores]
     rows.append(_row(OVERALL, scores, seconds))
@@ -142,9 +168,13 @@ def _publish(
             for clip in scores
         },
     }
-    if args.output:
-        report.write_csv(args.output / "scores.csv", rows)
-        report.write_json(args.output / "scores.json", data)
+    if folder:
+        folder.start({})
+        for name in ("scores.csv", "scores.json"):
+            folder.note(folder.folder / name)
+        report.write_csv(folder.folder / "scores.csv", rows)
+        report.write_json(folder.folder / "scores.json", data)
+        folder.finish("finished", **facts)
     if args.json:
         print(report.to_json(data))
     else:

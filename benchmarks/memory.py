@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    bundle = Bundle.load(args.model or demonstration_model())
+    model = args.model or demonstration_model()
+    report.keep_inputs(args.output, ("memory.csv", "memory.json"), {"--model": model})
+    bundle = Bundle.load(model)
     options = segmenter_options(args)
     options["size"] = options["size"] or bundle.size or DEFAULT_SIZE
     if not isinstance(options["size"], tuple):
@@ -56,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
         **conditions.machine(),
     }
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
         report.write_csv(args.output / "memory.csv", rows)
         report.write_json(args.output / "memory.json", {"conditions": facts, "rows": rows})
     if args.json:

@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    reads = {f"--{name}": getattr(args, name) for name in ("model", "checkpoint", "video", "mask")}
+    report.keep_inputs(args.output, ("parity.csv", "parity.json"), reads)
     bundle = Bundle.load(args.model)
     options = segmenter_options(args)
     pytorch = import_pytorch()

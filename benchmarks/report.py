@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from vos_deploy.files import replacing
+from vos_deploy.results import Paths, keep_apart
+
+
+def keep_inputs(output: Path | None, files: Sequence[str], reads: Paths) -> None:
+    """Refuse to write reports where something is read. Raises InputError."""
+    if output is not None:
+        keep_apart(reads, [output / name for name in files])
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

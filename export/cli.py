@@ -16,6 +16,7 @@ from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.files import sha256
 from vos_deploy.methods import METHODS
+from vos_deploy.results import keep_apart
 
 EXAMPLE = (
     "python -m vos_deploy.export --method stm --checkpoint STM_weights.pth --size 480x854 "
@@ -120,8 +121,9 @@ def export_command(args: argparse.Namespace) -> int:
     from .export import Options, export
 
     output = args.output or Path(args.method)
-    check_replaceable(output)  # now, not after minutes of work
     path = args.checkpoint or demonstration_weights(args.method)
+    keep_apart({"--checkpoint": path, "--trunk": args.trunk}, [output])
+    check_replaceable(output)  # now, not after minutes of work
     model = load_model(path, args.method, args.trunk)
     checkpoint = {"name": path.name, "sha256": sha256(path)}
     if args.trunk:

@@ -16,6 +16,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.frames import MIN_SIDE, Size
 from vos_deploy.manifest import export_command
 from vos_deploy.plan import SUFFIX
+from vos_deploy.results import keep_apart
 
 from .backends.cuda import Gpu, describe_gpu, import_cuda
 from .backends.tensorrt import fused_read as plugin
@@ -92,6 +93,9 @@ def build(
         EngineError: TensorRT cannot build a graph.
         VosDeployError: the plan cannot be written.
     """
+    keep_apart({"the model": bundle.path, "--timing-cache": timing_cache}, [output])
+    if timing_cache is not None:
+        keep_apart({"the model": bundle.path}, [timing_cache], option="--timing-cache")
     _check_buildable(bundle, precision)
     limits = Limits(
         _size(bundle, size),

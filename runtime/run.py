@@ -26,7 +26,7 @@ from vos_deploy.commands import (
 )
 from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
-from vos_deploy.results import ResultFolder
+from vos_deploy.results import ResultFolder, keep_apart
 from vos_deploy.video import FrameSource, open_source
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
 
@@ -76,6 +76,7 @@ def _save_frame(args: argparse.Namespace) -> int:
         for index, frame in enumerate(source):
             if index == args.save_frame:
                 path = args.output / f"frame_{source.name(index)}.png"
+                keep_apart({"--video": args.video}, [path])
                 if path.exists():
                     raise InputError(f"{path} is there already: choose another --output")
                 with replacing(path) as temporary:
@@ -216,8 +217,10 @@ class _Results:
         self._started = True
         self.folder.start(self.about)
         if "masks" in self.paths:
-            self._masks = self._open.enter_context(MaskFolderWriter(self.paths["masks"]))
+            writer = MaskFolderWriter(self.paths["masks"], self.folder.note)
+            self._masks = self._open.enter_context(writer)
         if "overlay" in self.paths:
+            self.folder.note(Path(self.paths["overlay"]))
             self._overlay = self._open.enter_context(VideoWriter(self.paths["overlay"], source.fps))
 
 

@@ -16,6 +16,7 @@ from vos_deploy.errors import ModelError
 from vos_deploy.files import replacing
 from vos_deploy.models import Network, save_checkpoint
 
+from .apart import MODEL, OPTIONS
 from .options import TrainOptions, to_toml
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ def save(
     with replacing(path) as temporary:
         torch.save(content, temporary)
     metadata = {"stage": stage, "iteration": state["iteration"]}
-    save_checkpoint(path.parent / "model.safetensors", final, metadata, half=options.half)
-    (path.parent / "options.toml").write_text(
-        to_toml(options, method=final.method, stage=stage), encoding="utf-8"
-    )
+    save_checkpoint(path.parent / MODEL, final, metadata, half=options.half)
+    with replacing(path.parent / OPTIONS) as temporary:
+        text = to_toml(options, method=final.method, stage=stage)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def load(path: Path, model: Network, options: TrainOptions, stage: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.methods import DEMONSTRATION, METHODS, find_part
 from vos_deploy.options import add_flags, build
 
+from .apart import check_apart
 from .options import TrainOptions, read_toml, to_toml
 from .stage import Stage, Training
 
@@ -39,6 +40,7 @@ class Run:
     stage: Stage
     options: TrainOptions
     print_config: bool = False
+    config: Path | None = None
 
 
 class StageList(Exception):
@@ -116,7 +118,7 @@ def parse(arguments: Sequence[str]) -> Run:
             ("command line", given),
         ],
     )
-    return Run(method, name, stage, options, print_config)
+    return Run(method, name, stage, options, print_config, selectors["config"])
 
 
 def stage_list(method: str, training: Training) -> str:
@@ -148,6 +150,7 @@ def check(run: Run) -> None:
             f"--batch must be a multiple of --accumulate {options.accumulate}, got {options.batch}"
         )
     options.size  # noqa: B018 (raises where --crop is no size)
+    check_apart(options, run.config, to_toml(options, method=run.method, stage=run.name))
 
 
 def train(run: Run) -> None:

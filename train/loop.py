@@ -24,6 +24,7 @@ from vos_deploy.masks import overlay
 from vos_deploy.models import Network
 
 from . import checkpoints
+from .apart import LAST
 from .data.files import BadFiles
 from .data.mixture import Sample, collate
 from .options import TrainOptions
@@ -88,7 +89,7 @@ class Trainer:
 
     @property
     def last(self) -> Path:
-        return self.options.output / "last.pth"
+        return self.options.output / LAST
 
     @property
     def now(self) -> Step:

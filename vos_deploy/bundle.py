@@ -259,11 +259,30 @@ def _check_file(bundle: Bundle, graph: Graph) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise ModelError unless `folder` is new, empty, or a model that may be replaced."""
+    """Raise ModelError unless `folder` is new, empty, or a model that may be replaced.
+
+    A model that holds anything besides its graphs and its manifest is somebody's, and stays.
+    """
     if folder.is_file() or (
         folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()
     ):
         raise ModelError(f"{folder} exists and is not a model folder; choose another --output")
+    if folder.is_dir() and (others := _others(folder)):
+        raise ModelError(
+            f"{folder} would be replaced, and it holds {others[0].name}, which is no part of the "
+            "model; choose another --output, or move the file away"
+        )
+
+
+def _others(folder: Path) -> list[Path]:
+    """What lies in a model folder besides the model; a damaged manifest names no graphs."""
+    try:
+        graphs = json.loads((folder / MANIFEST).read_bytes())["graphs"].values()
+        own = {MANIFEST, *(graph["file"] for graph in graphs)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        own = {MANIFEST, *(path.name for path in folder.glob("*.onnx"))}
+    own |= {".DS_Store"}  # of a file manager, in every folder that somebody looked into
+    return sorted(path for path in folder.iterdir() if path.name not in own)
 
 
 def _write_graph(path: Path, content: bytes | Path, graph: Graph) -> Graph:

@@ -3,7 +3,8 @@
 0 is background, 1 to 254 are object ids, 255 is void: a pixel whose owner is not known.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +56,29 @@ def read_mask_kind(path: str | Path, *, binary: bool = False) -> tuple[NDArray[n
         ) from error
 
 
-def write_mask(path: str | Path, labels: NDArray[np.uint8]) -> None:
+def write_mask(
+    path: str | Path,
+    labels: NDArray[np.uint8],
+    note: Callable[[Path, bytes], None] | None = None,
+) -> None:
     """Write uint8 [H, W] ids as an indexed PNG in DAVIS colours; whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        labels: the ids.
+        note: told of the path and the content before they are written, as `ResultFolder.note`.
 
     Raises:
         VosDeployError: the file cannot be written, or the disk is full.
     """
     image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
     image.putpalette(PALETTE.tobytes())
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    if note is not None:
+        note(Path(path), content.getvalue())
     with replacing(path) as temporary:
-        image.save(temporary, format="PNG")
+        temporary.write_bytes(content.getvalue())
 
 
 def check_mask(

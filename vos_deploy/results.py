@@ -6,58 +6,76 @@ A small record beside the results, `run.json`, says which run they are of, and w
     results.keep_apart({"--video": "in.mp4", "--mask": "first.png"})
     results.start({"video": "in.mp4"})   # now the older run's files go
     ...
+    results.note(path, content)          # before each file that is written
+    ...
     results.finish("finished")
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import InputError
-from .files import replacing
+from .files import replacing, sha256, writing
 
 RECORD = "run.json"
 FORMAT = "vos_deploy results 1"
 # What `files.replacing` calls a file that is not whole yet.
 UNFINISHED = re.compile(r"\..+\.\d+(\.\w+)?")
 
-Paths = Mapping[str, str | Path | None]
+AnyPath = str | Path
+Paths = Mapping[str, AnyPath | Sequence[AnyPath] | None]
 
 
-def keep_apart(reads: Paths, writes: Sequence[str | Path]) -> None:
+def keep_apart(
+    reads: Paths, writes: Sequence[AnyPath], *, trees: Paths | None = None, option: str = "--output"
+) -> None:
     """Refuse to write where something is read. Links are followed.
 
     Args:
-        reads: option or name -> file or folder that is read; None and what is not there (a camera,
-            a stream) are passed over.
+        reads: option or name -> files or folders that are read; None and what is not there (a
+            camera, a stream) are passed over.
         writes: files to write, and folders to write files into.
+        trees: as `reads`, folders that are read with all that lies in them, however deep.
+        option: what says where to write, for the message.
 
     Raises:
         InputError: one of `writes` is one of `reads`, holds it or lies directly in it.
     """
-    for name, given in reads.items():
-        if given is None or not _exists(given):
-            continue
-        read = Path(given).resolve()
+    for name, read in _existing(reads):
         for target in writes:
-            written = Path(target).resolve()
-            if written == read or _same_file(written, read) or written in read.parents:
-                raise InputError(
-                    f"{target} would be written over {name} {given}: choose another --output"
-                )
-            if read.is_dir() and written.parent == read:
-                raise InputError(
-                    f"{target} would lie among what {name} {given} is read from: "
-                    "choose another --output"
-                )
+            _keep_one_apart(name, read, Path(target), option, deep=False)
+    for name, read in _existing(trees or {}):
+        for target in writes:
+            _keep_one_apart(name, read, Path(target), option, deep=True)
 
 
-def _exists(path: str | Path) -> bool:
+def _keep_one_apart(name: str, given: AnyPath, target: Path, option: str, *, deep: bool) -> None:
+    read, written = Path(given).resolve(), target.resolve()
+    if written == read or _same_file(written, read) or written in read.parents:
+        raise InputError(f"{target} would be written over {name} {given}: choose another {option}")
+    if read.is_dir() and (written.parent == read or (deep and read in written.parents)):
+        raise InputError(
+            f"{target} would lie among what {name} {given} is read from: choose another {option}"
+        )
+
+
+def _existing(paths: Paths) -> Iterable[tuple[str, AnyPath]]:
+    """Every path that is there, with its option."""
+    for name, given in paths.items():
+        several = [given] if given is None or isinstance(given, (str, Path)) else given
+        for path in several:
+            if path is not None and _exists(path):
+                yield name, path
+
+
+def _exists(path: AnyPath) -> bool:
     try:
         return Path(path).exists()
     except (OSError, ValueError):  # a URL that is no possible name
@@ -72,17 +90,25 @@ def _same_file(a: Path, b: Path) -> bool:
 class ResultFolder:
     """What a run writes into a folder, and the record of it.
 
+    Each file is noted before it is written, in a journal that becomes part of the record. So a run
+    that was killed has a list of its files too, and what somebody else put among them, or changed,
+    is never taken for the run's.
+
     Args:
         folder: where; made when something is written.
         names: the files and folders in it that the run writes.
+        record: the name of the record.
 
     Raises:
-        InputError: one of them is there already and no record accounts for it.
+        InputError: one of them is there already, and no record accounts for it as it is.
     """
 
-    def __init__(self, folder: str | Path, names: Sequence[str]) -> None:
+    def __init__(self, folder: AnyPath, names: Sequence[str], record: str = RECORD) -> None:
         self.folder = Path(folder)
         self.names = tuple(names)
+        self.record = self.folder / record
+        self._journal = self.folder / f".{record}.files"
+        self._notes: IO[str] | None = None
         self._about: dict[str, Any] = {}
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{folder} is a file: give a folder to write results to")
@@ -91,16 +117,19 @@ class ResultFolder:
     @property
     def paths(self) -> list[Path]:
         """Where the run writes, its record included."""
-        return [self.folder / name for name in (*self.names, RECORD)]
+        return [*(self.folder / name for name in self.names), self.record]
 
-    def keep_apart(self, reads: Paths) -> None:
+    def keep_apart(self, reads: Paths, *, trees: Paths | None = None) -> None:
         """As the function of this name, for everything that the run writes."""
         if self.names:
-            keep_apart(reads, self.paths)
+            keep_apart(reads, self.paths, trees=trees)
 
     def start(self, about: Mapping[str, Any]) -> None:
-        """Remove the results of the run before, and begin the record with `about`."""
-        if not self.names:
+        """Remove the results of the run before, and begin the record with `about`.
+
+        Calling it again does nothing.
+        """
+        if not self.names or self._notes is not None:
             return
         for path in self._old:
             path.unlink(missing_ok=True)
@@ -113,16 +142,35 @@ class ResultFolder:
             **about,
         }
         self._write("running")
+        with writing(self._journal):
+            self._notes = self._journal.open("w", encoding="utf-8")
+
+    def note(self, path: Path, content: bytes | None = None) -> None:
+        """Say that `path` is about to be written: with `content`, or with what grows meanwhile."""
+        if self._notes is None:
+            return
+        digest = "-" if content is None else hashlib.sha256(content).hexdigest()
+        with writing(self._journal):
+            self._notes.write(f"{digest} {path.relative_to(self.folder).as_posix()}\n")
+            self._notes.flush()
 
     def finish(self, state: str, **about: Any) -> None:
-        """Complete the record: "finished", "interrupted" or "failed", and what was written."""
-        if self._about:
-            self._about |= about
-            files = [path.relative_to(self.folder).as_posix() for path in self._present()]
-            self._write(state, files=sorted(files))
+        """Complete the record: "finished", "interrupted" or "failed", and what was written.
+
+        Without a start, or after another finish, it does nothing.
+        """
+        if self._notes is None:
+            return
+        self._notes.close()
+        self._notes = None
+        self._about |= about
+        files = _noted(self._journal)
+        there = {path.relative_to(self.folder).as_posix() for path in self._present()}
+        self._write(state, files={name: files[name] for name in sorted(there & files.keys())})
+        self._journal.unlink(missing_ok=True)
 
     def _write(self, state: str, **more: Any) -> None:
-        with replacing(self.folder / RECORD) as temporary:
+        with replacing(self.record) as temporary:
             content = {**self._about, "state": state, **more}
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -141,20 +189,24 @@ class ResultFolder:
         present = self._present()
         if not present:
             return []
-        record = _read(self.folder / RECORD)
+        record = _read(self.record)
         if record is None:
             raise InputError(
-                f"{present[0]} is there already, and no {RECORD} beside it says that a run wrote "
-                "it: choose another --output, or move it away"
+                f"{present[0]} is there already, and no {self.record.name} beside it says that a "
+                "run wrote it: choose another --output, or move it away"
             )
-        files = record.get("files")
-        # A run that was killed could not list its files: what is there is what it wrote.
-        known = None if files is None else {self.folder / name for name in files}
+        known = {**_files(record), **_noted(self._journal)}
         for path in present:
-            if known is not None and path not in known and not UNFINISHED.fullmatch(path.name):
+            digest = known.get(path.relative_to(self.folder).as_posix())
+            if digest is None and not UNFINISHED.fullmatch(path.name):
                 raise InputError(
-                    f"{path} is not of the run that {self.folder / RECORD} describes: "
+                    f"{path} is not of the run that {self.record} describes: "
                     "choose another --output, or move it away"
+                )
+            if digest and digest != "-" and (path.is_symlink() or sha256(path) != digest):
+                raise InputError(
+                    f"{path} was changed after the run that {self.record} describes had written "
+                    "it: choose another --output, or move it away"
                 )
         return present
 
@@ -168,6 +220,21 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         return None
     return record
+
+
+def _files(record: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a record lists -> their SHA-256, or "-"."""
+    files = record.get("files", {})
+    return files if isinstance(files, dict) else dict.fromkeys(files, "-")
+
+
+def _noted(journal: Path) -> dict[str, str]:
+    """The same of a journal; nothing where there is none."""
+    try:
+        lines = journal.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition(" ") for line in lines) if name}
 
 
 def _remove_empty(folder: Path) -> None:

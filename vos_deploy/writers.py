@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -204,13 +204,16 @@ class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
 
     Args:
         folder: where; made if it is missing.
+        note: told of each path and its content before it is written, in the thread.
 
     Raises:
         InputError: `folder` is a file.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, note: Callable[[Path, bytes], None] | None = None
+    ) -> None:
+        self._folder, self._note = Path(folder), note
         if self._folder.exists() and not self._folder.is_dir():
             raise InputError(f"expected a folder to write masks to, found a file at {folder}")
         super().__init__()
@@ -225,7 +228,7 @@ class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
 
     def _consume(self, items: Iterator[tuple[Path, NDArray[np.uint8]]]) -> None:
         for path, labels in items:
-            write_mask(path, labels)
+            write_mask(path, labels, self._note)
 
 
 def _frame_count(target: Path) -> int:

@@ -1,5 +1,6 @@
 """`jf` from the command line, on results and with a stand-in for the segmenter."""
 
+import contextlib
 import csv
 import json
 import shutil
@@ -13,9 +14,11 @@ from vos_deploy.benchmarks import jf
 from vos_deploy.benchmarks.cli import main
 from vos_deploy.benchmarks.davis import find_clips
 from vos_deploy.benchmarks.follow import follow
+from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import run_command
 from vos_deploy.errors import InputError
 from vos_deploy.masks import read_mask, write_mask
+from vos_deploy.results import ResultFolder
 
 
 @pytest.fixture
@@ -110,7 +113,9 @@ def test_bad_size(davis, size, capsys):
 def test_a_segmenter_gets_the_first_mask_only(davis, tmp_path):
     clips = find_clips(davis, 2017)
     segmenter = Echo()
-    scores, seconds = jf.score_segmenter(clips, segmenter, tmp_path / "out")
+    scores, seconds = jf.score_segmenter(
+        clips, segmenter, ResultFolder(tmp_path / "out", ("masks",))
+    )
     assert segmenter.given == [True, False, False, False, False]
     assert seconds.keys() == {"cat", "pair"}
     # The boxes move down by a pixel a frame, and their mask stays: 56, 48, 40 of 72, 80, 88.
@@ -152,3 +157,21 @@ def test_first_mask_for_every_frame(davis, tmp_path, capsys):
         assert main(["jf", "--davis", str(davis), "--year", "2017", *source]) == 0
         tables.append(capsys.readouterr().out.split("data:")[0])
     assert tables[0] == tables[1]
+
+
+def test_a_second_run_replaces_the_masks_of_the_first(davis, tmp_path, monkeypatch, capsys):
+    class Following(Echo, contextlib.nullcontext):
+        bundle = Bundle.load(demonstration_model())
+
+        def __enter__(self):
+            return self
+
+    monkeypatch.setattr(jf, "Segmenter", lambda *args, **options: Following())
+    output = tmp_path / "out"
+    argv = ["jf", "--davis", str(davis), "--year", "2017", "--output", str(output)]
+    assert main(argv) == 0
+    assert main([*argv, "--sequences", "pair"]) == 0
+    assert [path.name for path in (output / "masks").iterdir()] == ["pair"]
+    (output / "masks" / "pair" / "mine.png").write_bytes(b"mine")
+    assert main(argv) == 2
+    assert "mine.png is not of the run that" in capsys.readouterr().err

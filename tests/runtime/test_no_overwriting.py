@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.test_run import FRAMES, clip, command, expected
+from tests.runtime.test_run import clip, command, expected
 from tests.vos_deploy.conftest import write_clip
 from vos_deploy.masks import write_mask
 
@@ -94,7 +94,7 @@ def test_a_shorter_rerun_leaves_nothing_of_the_longer_one(command, tmp_path):
     assert sorted(p.name for p in (folder / "masks").iterdir()) == ["f0.png", "f1.png"]
     record = json.loads((folder / "run.json").read_text())
     assert record["state"] == "finished"
-    assert record["files"] == ["masks/f0.png", "masks/f1.png", "overlay.mp4"]
+    assert [*record["files"]] == ["masks/f0.png", "masks/f1.png", "overlay.mp4"]
     assert command("--frames", "2", "--no-overlay") == 0  # an overlay of another run would lie
     assert sorted(p.name for p in folder.iterdir()) == ["masks", "run.json"]
 
@@ -118,17 +118,52 @@ def test_files_of_somebody_else_among_results_stay(command, tmp_path, name, caps
     assert checksums(tmp_path / "out") == before
 
 
+def as_if_killed(folder):
+    """What a run leaves that is killed: no list of files in its record, but the journal."""
+    record = json.loads((folder / "run.json").read_text())
+    files = record.pop("files")
+    (folder / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    lines = [f"{digest} {name}\n" for name, digest in files.items()]
+    (folder / ".run.json.files").write_text("".join(lines) + "0123")  # cut in its last line
+
+
 def test_what_a_killed_run_left_is_cleaned_up(command, tmp_path):
     assert command() == 0
     folder = tmp_path / "out"
-    record = json.loads((folder / "run.json").read_text())
-    del record["files"]
-    (folder / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    as_if_killed(folder)
     (folder / "masks" / ".f3.4711.png").write_bytes(b"half")
-    (folder / "masks" / "f9.png").write_bytes(b"of the killed run")
+    assert command("--frames", "2") == 0
+    assert sorted(p.name for p in (folder / "masks").iterdir()) == ["f0.png", "f1.png"]
+    assert sorted(p.name for p in folder.iterdir()) == ["masks", "overlay.mp4", "run.json"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("name", ["masks/f9.png", "masks/f0 corrected.png", "masks/notes.txt"])
+def test_what_was_added_to_the_results_stays(command, tmp_path, name, killed, capsys):
     assert command() == 0
-    names = sorted(p.name for p in (folder / "masks").iterdir())
-    assert names == [f"f{index}.png" for index in range(FRAMES)]
+    folder = tmp_path / "out"
+    if killed:
+        as_if_killed(folder)
+    (folder / name).write_bytes(b"mine")
+    before = checksums(folder)
+    assert command() == 2
+    assert "choose another --output, or move it away" in capsys.readouterr().err
+    assert checksums(folder) == before
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_mask_that_was_corrected_by_hand_stays(command, tmp_path, killed, capsys):
+    assert command() == 0
+    folder = tmp_path / "out"
+    if killed:
+        as_if_killed(folder)
+    write_mask(folder / "masks" / "f3.png", expected(3, (2,)))
+    before = checksums(folder)
+    assert command() == 2
+    assert "f3.png was changed after the run" in capsys.readouterr().err
+    assert checksums(folder) == before
+    (folder / "masks" / "f3.png").rename(tmp_path / "f3.png")
+    assert command() == 0
 
 
 def test_a_failed_run_says_so_in_its_record(command, tmp_path):

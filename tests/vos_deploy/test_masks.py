@@ -1,4 +1,5 @@
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,11 +83,12 @@ def test_missing_masks_and_folders_are_refused(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_no_other(mask, path, monkeypatch):
     write_mask(path, mask)
 
-    def fail(self, target, **options):
-        target.write_bytes(b"half")
+    def fail(self, content):
+        with self.open("wb") as file:
+            file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(VosDeployError, match="no room left on the disk"):
         write_mask(path, mask)
     assert np.array_equal(read_mask(path), mask)

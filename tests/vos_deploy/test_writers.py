@@ -136,7 +136,7 @@ def test_masks_are_written_by_name(tmp_path):
 
 
 def test_a_failed_mask_is_raised_in_the_caller(tmp_path, monkeypatch):
-    def fail(path, labels):
+    def fail(path, labels, note):
         raise VosDeployError("no room")
 
     monkeypatch.setattr(writers, "write_mask", fail)
@@ -146,7 +146,7 @@ def test_a_failed_mask_is_raised_in_the_caller(tmp_path, monkeypatch):
 
 
 def test_a_failed_mask_does_not_hide_the_first_error(tmp_path, monkeypatch, caplog):
-    def fail(path, labels):
+    def fail(path, labels, note):
         raise VosDeployError("no room")
 
     monkeypatch.setattr(writers, "write_mask", fail)

@@ -10,6 +10,7 @@ from vos_deploy.commands import Parser, progress, run_command
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS, find_part
 from vos_deploy.palette import VOID
+from vos_deploy.results import keep_apart
 
 from .catalogue import DATA_SETS
 from .coco import draw_masks
@@ -17,6 +18,8 @@ from .files import BadFile, BadFiles, read_flow, read_pair
 from .layouts import Pair, find_pairs, find_videos
 
 EXAMPLE = "python -m vos_deploy.train.data --davis DAVIS --stills ECSSD DUTS-TR --read"
+
+KINDS = ("stills", "davis", "youtube", "bl30k")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "With folders: how much lies there and what is missing. Downloads nothing.",
         EXAMPLE,
     )
-    for kind in ("stills", "davis", "youtube", "bl30k"):
+    for kind in KINDS:
         result.add_argument(
             f"--{kind}", type=Path, nargs="+", default=[], metavar="FOLDER",
             help="as for python -m vos_deploy.train",
@@ -119,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any((args.stills, args.davis, args.youtube, args.bl30k)):
             print(catalogue())
             return 0
+        roots = {f"--{kind}": getattr(args, kind) for kind in KINDS}
+        if args.list:
+            keep_apart({}, [args.list], trees=roots, option="--list")
         bad, failed = BadFiles(args.list), False
         checks = [lambda r=root: check_stills(r, args.read, bad) for root in args.stills] + [
             lambda r=root, k=kind: check_videos(r, k, args.read, args.flow_folder, bad)
