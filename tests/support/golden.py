@@ -76,11 +76,11 @@ def state(model: Any) -> dict[str, Any]:
     }
 
 
-def params(runs: Iterable[str], fast: Collection[str], everywhere: str) -> list[Any]:
+def params(runs: Iterable[str], fast: Collection[str], *everywhere: str) -> list[Any]:
     """Recorded runs for a test: those that are not fast are slow, and all but `everywhere`, which
-    is in `tests/golden`, need all that was recorded."""
+    are in `tests/golden`, need all that was recorded."""
     marks = {
-        name: [*([] if name == everywhere else [needs_golden]), *([] if name in fast else [SLOW])]
+        name: [*([] if name in everywhere else [needs_golden]), *([] if name in fast else [SLOW])]
         for name in runs
     }
     return [pytest.param(name, marks=marks[name]) for name in marks]
