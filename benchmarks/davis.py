@@ -5,6 +5,7 @@
     ROOT/Annotations/480p/<sequence>/00000.png
 
 The resolution level may be missing. Without `ImageSets`, the sequences are the folders there are.
+Names are in natural order: 2 comes before 10.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
+from vos_deploy.files import DAVIS_LEVELS, entries, folders
 from vos_deploy.masks import object_ids, read_mask
 
 Year = Literal[2016, 2017]
@@ -71,6 +73,11 @@ def find_clips(
     """
     annotations = _at_resolution(root / "Annotations", resolution)
     frames = _at_resolution(root / "JPEGImages", resolution)
+    for level in DAVIS_LEVELS:
+        if (annotations / level).is_dir():
+            raise InputError(
+                f"expected {annotations / resolution}, found {level}: give --resolution {level}"
+            )
     if not annotations.is_dir():
         raise InputError(
             f"expected a DAVIS folder with Annotations/{resolution}/<sequence>/00000.png in it, "
@@ -79,7 +86,7 @@ def find_clips(
     if names is None:
         names = _listed(root / "ImageSets", year, subset, resolution)
     if names is None:
-        names = [path.name for path in _entries(annotations) if path.is_dir()]
+        names = [path.name for path in folders(annotations)]
     if not names:
         raise InputError(f"expected one folder per sequence in {annotations}, found none")
     return [_clip(name, year, frames / name, annotations / name) for name in names]
@@ -88,7 +95,7 @@ def find_clips(
 def _clip(name: str, year: Year, frames: Path, annotations: Path) -> Clip:
     if not annotations.is_dir():
         raise InputError(f"expected annotations of {name} in {annotations}, found no such folder")
-    masks = tuple(path for path in _entries(annotations) if path.suffix.lower() == ".png")
+    masks = tuple(entries(annotations, {".png"}))
     if len(masks) < 3:
         raise InputError(
             f"expected a mask for every frame in {annotations}, found {len(masks)}: the first and "
@@ -100,11 +107,6 @@ def _clip(name: str, year: Year, frames: Path, annotations: Path) -> Clip:
 
 def _at_resolution(folder: Path, resolution: str) -> Path:
     return folder / resolution if (folder / resolution).is_dir() else folder
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing where there is no folder."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _listed(folder: Path, year: Year, subset: str, resolution: str) -> list[str] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vos_deploy.arguments import frame_number, object_ids, positive
+from vos_deploy.arguments import frame_number, object_ids, positive, rate
 from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import (
     EXIT_INTERRUPTED,
@@ -57,6 +57,7 @@ def _main(argv: Sequence[str]) -> int:
         )
     masks = GivenMasks(args.mask, binary=args.binary_mask, objects=args.objects)
     results = _Results(args.output, not args.no_masks, not args.no_overlay)
+    results.fps, results.audio = args.fps, _audio(args)
     model = args.model or demonstration_model()
     results.folder.keep_apart({"--video": args.video, "--mask": args.mask, "--model": model})
     with (
@@ -68,6 +69,17 @@ def _main(argv: Sequence[str]) -> int:
         report, interrupted = _follow(segmenter, source, masks, results, args.frames)
     print(json.dumps(report.as_json(), indent=2) if args.json else report)
     return EXIT_INTERRUPTED if interrupted else 0
+
+
+def _audio(args: argparse.Namespace) -> Path | None:
+    """The file whose sound goes into the overlay."""
+    if not args.audio:
+        return None
+    if args.fps:
+        raise InputError("--audio keeps the times of the video, which --fps changes: drop one")
+    if not Path(args.video).is_file():
+        raise InputError(f"--audio needs a video file, and {args.video} is none: leave it out")
+    return Path(args.video)
 
 
 def _save_frame(args: argparse.Namespace) -> int:
@@ -172,13 +184,16 @@ def _step(segmenter: Segmenter, frame: Frame, given: GivenMask | None) -> Frame:
 class _Results:
     """The files of a run, complete when the block ends, however it ends.
 
-    paths: what is written -> where. about: what the record of the run says of it.
+    paths: what is written -> where. about: what the record of the run says of it. fps: rate of the
+    overlay, None for the times of the source. audio: whose sound it gets.
     """
 
     def __init__(self, folder: Path, masks: bool, overlay: bool) -> None:
         self.paths: dict[str, str] = {}
         self.about: dict[str, Any] = {}
         self.state = "finished"
+        self.fps: float | None = None
+        self.audio: Path | None = None
         self._masks: MaskFolderWriter | None = None
         self._overlay: VideoWriter | None = None
         self._started = False
@@ -210,7 +225,7 @@ class _Results:
         if self._masks is not None:
             self._masks.write(name, labels)
         if self._overlay is not None:
-            self._overlay.write(frame, labels)
+            self._overlay.write(frame, labels, time=None if self.fps else source.time)
 
     def _start(self, source: FrameSource) -> None:
         """Only now, with labels in hand, the results of an older run go."""
@@ -221,7 +236,9 @@ class _Results:
             self._masks = self._open.enter_context(writer)
         if "overlay" in self.paths:
             self.folder.note(Path(self.paths["overlay"]))
-            self._overlay = self._open.enter_context(VideoWriter(self.paths["overlay"], source.fps))
+            self._overlay = self._open.enter_context(
+                VideoWriter(self.paths["overlay"], self.fps or source.fps, self.audio)
+            )
 
 
 def _expected(source: FrameSource, limit: int | None) -> int | None:
@@ -269,6 +286,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="write frame N (0 is the first) as a picture to paint a mask on, and stop",
     )
+    add("--fps", type=rate, metavar="R", help="frame rate of the overlay (default: as the video)")
+    add("--audio", action="store_true", help="keep the sound of the video in the overlay")
     add("--frames", type=positive, metavar="N", help="stop after N frames")
     add("--json", action="store_true", help="print the summary as JSON")
     add_segmenter_arguments(parser)

@@ -6,12 +6,28 @@ import argparse
 import re
 from collections.abc import Callable
 
+# No camera or screen is faster: what says so counts something else than frames.
+HIGHEST_RATE = 1000.0
+
 
 def positive(text: str) -> int:
     """`5`: an integer of at least 1."""
     number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return number
+
+
+def rate(text: str) -> float:
+    """`29.97`: frames per second, above 0 and at most 1000."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= HIGHEST_RATE:
+        raise argparse.ArgumentTypeError(
+            f"must be a number above 0 and at most {HIGHEST_RATE:g}, got {text!r}"
+        )
     return number
 
 

@@ -15,6 +15,10 @@ from typing import Any
 
 from .errors import VosDeployError
 
+# Folders of the DAVIS releases between JPEGImages or Annotations and the sequences, the usual one
+# first.
+DAVIS_LEVELS = ("480p", "1080p", "Full-Resolution")
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -8,41 +8,33 @@ which stays on the caller's thread:
             ...
 """
 
-import functools
 import itertools
 import logging
-import math
-import os
 import re
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-
+from vos_deploy.captures import Capture, Frame, open_capture
 from vos_deploy.errors import InputError
-from vos_deploy.files import entries
+from vos_deploy.images import image_files, read_image
 from vos_deploy.queues import POLL_SECONDS, QUEUED_FRAMES, BoundedQueue
 
 log = logging.getLogger(__name__)
 
-Frame = NDArray[np.uint8]
+# A frame, and when it is shown: in seconds from any moment, None where nothing says.
+Timed = tuple[Frame, float | None]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 STREAM_SCHEMES = frozenset({"http", "https", "rtsp", "rtsps"})
 
 # Folders of frames, and cameras that do not say: the rate at which DAVIS was annotated.
 DEFAULT_FPS = 24.0
 # Seconds between attempts to get a lost camera or stream back.
 RECONNECT_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
-# How long a silent network may hold up one call.
-NETWORK_TIMEOUT_MS = 10_000
 
 
 def open_source(spec: str | Path, *, exclude: Iterable[Path] = ()) -> "FrameSource":
@@ -82,6 +74,7 @@ class FrameSource(ABC, Iterator[Frame]):
         size: (height, width) of every frame.
         fps: frames per second; 24 where the source does not say.
         count: how many frames are promised, or None; a damaged file may hold fewer.
+        time: when the frame given last is shown, in seconds from the first one.
     """
 
     # A live source drops the oldest waiting frame sooner than it falls behind.
@@ -91,13 +84,16 @@ class FrameSource(ABC, Iterator[Frame]):
         self.size = size
         self.fps = fps
         self.count = count
+        self.time = 0.0
+        self._given = 0
+        self._start: float | None = None
         # A frame, an error to raise in the consumer, or None at the end.
-        self._queue = BoundedQueue[Frame | Exception | None](1 if self._live else QUEUED_FRAMES)
+        self._queue = BoundedQueue[Timed | Exception | None](1 if self._live else QUEUED_FRAMES)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @abstractmethod
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Iterator[Timed]:
         """Yield every frame, the first included; runs in the thread."""
 
     @property
@@ -116,12 +112,24 @@ class FrameSource(ABC, Iterator[Frame]):
         if self._stop.is_set():
             raise StopIteration
         item = self._queue.get()
-        if isinstance(item, np.ndarray):
-            return item
+        if isinstance(item, tuple):
+            self._tell_time(item[1])
+            return item[0]
         self.close()
         if item is None:
             raise StopIteration
         raise item
+
+    def _tell_time(self, seconds: float | None) -> None:
+        """Set `time`: what the source says as long as it goes forward, or one frame on."""
+        step = 1 / self.fps
+        if self._given == 0:
+            self._start = seconds
+        elif seconds is None or self._start is None or seconds - self._start <= self.time:
+            self.time += step
+        else:
+            self.time = seconds - self._start
+        self._given += 1
 
     def close(self) -> None:
         """Stop decoding; calling it again does nothing."""
@@ -151,7 +159,7 @@ class FrameSource(ABC, Iterator[Frame]):
         except Exception as error:
             self._put(error)
 
-    def _put(self, item: Frame | Exception | None) -> None:
+    def _put(self, item: Timed | Exception | None) -> None:
         if self._live and self._queue.full():
             self._queue.drop()
         while self._queue.full():
@@ -171,8 +179,8 @@ class _FolderSource(FrameSource):
     """The images of a folder, in natural order: frame 2 comes before frame 10."""
 
     def __init__(self, folder: Path, exclude: Iterable[Path] = ()) -> None:
-        self._files = _image_files(folder, exclude)
-        size = _read_image(self._files[0]).shape
+        self._files = image_files(folder, exclude)
+        size = read_image(self._files[0]).shape
         super().__init__((size[0], size[1]), DEFAULT_FPS, len(self._files))
 
     @property
@@ -182,11 +190,11 @@ class _FolderSource(FrameSource):
     def name(self, index: int) -> str:
         return self._files[index].stem
 
-    def _decode(self) -> Iterator[Frame]:
+    def _decode(self) -> Iterator[Timed]:
         for file in self._files:
-            frame = _read_image(file)
+            frame = read_image(file)
             self._check_size(frame, str(file))
-            yield frame
+            yield frame, None
 
 
 class _VideoSource(FrameSource):
@@ -197,32 +205,39 @@ class _VideoSource(FrameSource):
     def __init__(self, target: Path | str | int) -> None:
         self._target = target
         self._label = _label(target)
-        self._capture = open_capture(target)
-        self._first = _read(self._capture)
+        self._capture, self._first = self._open()
         if self._first is None:
             raise InputError(
                 f"expected a video, found nothing that can be decoded in {self._label}: "
                 f"{self._advice}"
             )
-        height, width = self._first.shape[:2]
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        super().__init__(
-            (height, width),
-            fps if math.isfinite(fps) and fps > 0 else DEFAULT_FPS,
-            int(count) if math.isfinite(count) and count > 0 else None,
-        )
+        height, width = self._first[0].shape[:2]
+        assert self._capture is not None
+        self.finite = self._capture.finite
+        super().__init__((height, width), self._capture.fps or DEFAULT_FPS, self._capture.count)
 
     def close(self) -> None:
         super().close()
-        if self._thread is None or not self._thread.is_alive():
-            self._capture.release()
+        if self._capture is not None and (self._thread is None or not self._thread.is_alive()):
+            self._capture.close()
 
-    def _decode(self) -> Iterator[Frame]:
+    def _open(self) -> tuple[Capture | None, Timed | None]:
+        """A capture and its first frame; None for what there is not."""
+        try:
+            capture = open_capture(self._target)
+        except (OSError, ValueError) as error:
+            log.debug("%s: %s", self._label, error)
+            return None, None
+        first = capture.read()
+        if first is None:
+            capture.close()
+        return capture, first
+
+    def _decode(self) -> Iterator[Timed]:
         decoded = 0
-        for frame in self._frames():
+        for timed in self._frames():
             decoded += 1
-            yield frame
+            yield timed
         # Containers miscount by a frame or two; only a real loss deserves a warning.
         if self.count is not None and decoded < min(0.98 * self.count, self.count - 2):
             log.warning(
@@ -232,15 +247,15 @@ class _VideoSource(FrameSource):
                 decoded,
             )
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Timed]:
         """The frames up to the first that cannot be decoded."""
-        frame, self._first = self._first, None
+        timed, self._first = self._first, None
         for index in itertools.count():
-            if frame is None:
+            if timed is None or self._capture is None:
                 return
-            self._check_size(frame, f"frame {index} of {self._label}")
-            yield frame
-            frame = _read(self._capture)
+            self._check_size(timed[0], f"frame {index} of {self._label}")
+            yield timed
+            timed = self._capture.read()
 
 
 class _LiveSource(_VideoSource):
@@ -249,8 +264,12 @@ class _LiveSource(_VideoSource):
     _live = True
     _advice = "check that it is connected, that nothing else uses it and that access is allowed"
 
-    def _decode(self) -> Iterator[Frame]:
-        yield from self._frames()
+    def _decode(self) -> Iterator[Timed]:
+        # By the clock: a stream that comes back may count its time anew.
+        for frame, _ in itertools.chain(self._frames(), self._reconnected()):
+            yield frame, time.monotonic()
+
+    def _reconnected(self) -> Iterator[Timed]:
         while self._reconnect():
             yield from self._frames()
 
@@ -265,9 +284,9 @@ class _LiveSource(_VideoSource):
             )
             if self._stop.wait(delay):
                 return False
-            self._capture.release()
-            self._capture = open_capture(self._target)
-            self._first = _read(self._capture)
+            if self._capture is not None:
+                self._capture.close()
+            self._capture, self._first = self._open()
             if self._first is not None:
                 log.warning("%s is back", self._label)
                 return True
@@ -283,39 +302,11 @@ def _open_url(url: str) -> FrameSource:
             "give a path without a scheme for a file"
         )
     source = _LiveSource(url)
-    if source.count is None:
+    if not source.finite:
         return source
     # What has a length has an end: reconnecting would start it again, and no frame may be dropped.
     source.close()
     return _VideoSource(url)
-
-
-@functools.cache
-def silence_cv2() -> None:
-    """Keep cv2 and FFmpeg from printing about bad files: the caller gets one clear sentence.
-
-    Whoever sets OpenCV's own variables for this gets its output.
-    """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when FFmpeg is first used
-    if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def open_capture(target: Path | str | int) -> cv2.VideoCapture:
-    """A capture of a file, a URL or a camera number; `isOpened` says whether there is one."""
-    silence_cv2()
-    if isinstance(target, int):
-        return cv2.VideoCapture(target)
-    if isinstance(target, Path):
-        return cv2.VideoCapture(str(target))
-    timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
-    options = [value for key in timeouts for value in (key, NETWORK_TIMEOUT_MS)]
-    return cv2.VideoCapture(target, cv2.CAP_FFMPEG, options)
-
-
-def _read(capture: cv2.VideoCapture) -> Frame | None:
-    decoded, frame = capture.read()
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8) if decoded else None
 
 
 def _label(target: Path | str | int) -> str:
@@ -323,46 +314,6 @@ def _label(target: Path | str | int) -> str:
     if isinstance(target, int):
         return f"camera {target}"
     return re.sub(r"://[^/@]*@", "://", str(target))
-
-
-def _image_files(folder: Path, exclude: Iterable[Path] = ()) -> list[Path]:
-    files = entries(folder, IMAGE_SUFFIXES)
-    excluded = {path.resolve() for path in exclude}
-    if excluded and files:
-        files = [path for path in files if path.resolve() not in excluded]
-        if not files:
-            raise InputError(
-                f"every image in {folder} is taken for a mask: keep masks in a folder of their own"
-            )
-    if not files:
-        raise InputError(
-            f"expected a folder of images, found none in {folder}: "
-            f"frames end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    by_stem: dict[str, Path] = {}
-    for file in files:
-        other = by_stem.setdefault(file.stem, file)
-        if other is not file:
-            raise InputError(
-                f"expected one image per name in {folder}, found {other.name} and {file.name}: "
-                "their results would have the same name; keep masks in a folder of their own"
-            )
-    return files
-
-
-def _read_image(file: Path) -> Frame:
-    # Pillow and not cv2: it refuses a cut JPEG, which cv2 fills up with grey.
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"expected an 8-bit image, found an unreadable one at {file} ({error}): "
-            "replace it or remove it"
-        ) from error
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -16,19 +16,21 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import cv2
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from vos_deploy.captures import Frame
+from vos_deploy.encoder import Encoder
 from vos_deploy.errors import InputError, VosDeployError
-from vos_deploy.files import replacing
+from vos_deploy.files import writing
 from vos_deploy.masks import overlay, write_mask
 from vos_deploy.queues import POLL_SECONDS, QUEUED_FRAMES, BoundedQueue
-from vos_deploy.video import Frame, open_capture, silence_cv2
 
 log = logging.getLogger(__name__)
 
@@ -116,34 +118,51 @@ class _BackgroundWriter(ABC, Generic[Item]):
             yield item
 
 
-class VideoWriter(_BackgroundWriter[tuple[Frame, NDArray[np.uint8] | None]]):
-    """Writes frames to an MP4 file, which appears under its name when the writer is closed.
+@dataclass(frozen=True)
+class _Shown:
+    """A frame, uint8 [H, W, 3]; labels to paint over it; when it is shown, in seconds."""
 
-    An odd last row or column is dropped: MPEG-4 video has even sides. Without a frame there is
-    no file. When the disk fills up, the frames so far are kept and the next call raises.
+    frame: Frame
+    labels: NDArray[np.uint8] | None
+    time: float
+
+
+class VideoWriter(_BackgroundWriter[_Shown]):
+    """Writes frames to an MP4 file in H.264 that can be played while it grows.
+
+    An odd last row or column is dropped: the video has even sides. Without a frame there is no
+    file. When the disk fills up, the frames so far are kept and the next call raises.
 
     Args:
-        path: the file, ending in .mp4; its folder is made.
+        path: the file, ending in .mp4; its folder is made, and an older file replaced.
         fps: frames per second.
+        audio: a file whose sound is written along.
 
     Raises:
         InputError: another suffix, a folder of that name, or no positive rate.
     """
 
-    def __init__(self, path: str | Path, fps: float) -> None:
+    def __init__(self, path: str | Path, fps: float, audio: str | Path | None = None) -> None:
         self._path = Path(path)
         self._fps = fps
+        self._audio = None if audio is None else Path(audio)
         self._shape: tuple[int, ...] | None = None
+        self._count = 0
         if self._path.suffix.lower() != ".mp4" or self._path.is_dir():
             raise InputError(f"expected the name of an .mp4 file to write, found {path}")
         if not (math.isfinite(fps) and fps > 0):
             raise InputError(f"expected a positive number of frames per second, found {fps}")
         super().__init__()
 
-    def write(self, frame: Frame, labels: NDArray[np.uint8] | None = None) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB; the arrays are copied.
+    def write(
+        self, frame: Frame, labels: NDArray[np.uint8] | None = None, *, time: float | None = None
+    ) -> None:
+        """Add a frame; the arrays are copied.
 
-        With labels, uint8 [H, W], the objects are painted over it, in the thread.
+        Args:
+            frame: uint8 [H, W, 3], RGB.
+            labels: uint8 [H, W], objects to paint over it, which happens in the thread.
+            time: when it is shown, in seconds from the first frame; None keeps to `fps`.
 
         Raises:
             InputError: another size than the first frame's.
@@ -156,47 +175,43 @@ class VideoWriter(_BackgroundWriter[tuple[Frame, NDArray[np.uint8] | None]]):
                 f"expected frames of {expected} like the first one, "
                 f"found {found}: a video has one size"
             )
-        self._submit((frame.copy(), None if labels is None else labels.copy()))
+        if time is None:
+            time = self._count / self._fps
+        self._count += 1
+        self._submit(_Shown(frame.copy(), None if labels is None else labels.copy(), time))
 
-    def _consume(self, items: Iterator[tuple[Frame, NDArray[np.uint8] | None]]) -> None:
-        frames = self._painted(items)
-        first = next(frames, None)
+    def _consume(self, items: Iterator[_Shown]) -> None:
+        first = next(items, None)
         if first is None:
             return
-        with replacing(self._path) as temporary:
-            written, complete = self._encode(temporary, first, frames)
-            # cv2 does not report a failed write; it shows in the finished file.
-            if written == 0 or _frame_count(temporary) < written:
-                raise VosDeployError(
-                    f"cannot write {self._path} completely: check how much room the disk has"
-                )
-        if not complete:
+        height, width = (side - side % 2 for side in first.frame.shape[:2])
+        try:
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._check_room(0)
+                encoder = Encoder(self._path, (height, width), self._fps, self._audio)
+                try:
+                    for written, item in enumerate(itertools.chain([first], items)):
+                        if written:
+                            self._check_room(written)
+                        painted = item.frame
+                        if item.labels is not None:
+                            painted = overlay(item.frame, item.labels)
+                        even = np.ascontiguousarray(painted[:height, :width])
+                        encoder.write(even, item.time)
+                finally:
+                    encoder.close()
+        except FFmpegError as error:  # those that are no OSError
+            raise VosDeployError(f"cannot write {self._path}: {error}") from error
+
+    def _check_room(self, written: int) -> None:
+        if shutil.disk_usage(self._path.parent).free < RESERVED_BYTES:
+            if not written:
+                raise VosDeployError(f"cannot write {self._path}: no room left on the disk")
             raise VosDeployError(
                 f"no room left on the disk: {self._path} ends after {written} frames; "
                 "free some space or write elsewhere"
             )
-
-    def _painted(self, items: Iterator[tuple[Frame, NDArray[np.uint8] | None]]) -> Iterator[Frame]:
-        for frame, labels in items:
-            painted = frame if labels is None else overlay(frame, labels)
-            yield np.asarray(cv2.cvtColor(painted, cv2.COLOR_RGB2BGR), np.uint8)
-
-    def _encode(self, path: Path, first: Frame, rest: Iterator[Frame]) -> tuple[int, bool]:
-        """Write frames as long as there is room; how many, and whether that was all."""
-        path.touch()  # says why if it fails, which cv2 does not
-        silence_cv2()
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(path), codec, self._fps, first.shape[1::-1])
-        written = 0
-        try:
-            for frame in itertools.chain([first], rest):
-                if shutil.disk_usage(path.parent).free < RESERVED_BYTES:
-                    return written, False
-                writer.write(frame)
-                written += 1
-        finally:
-            writer.release()
-        return written, True
 
 
 class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
@@ -229,11 +244,3 @@ class MaskFolderWriter(_BackgroundWriter[tuple[Path, NDArray[np.uint8]]]):
     def _consume(self, items: Iterator[tuple[Path, NDArray[np.uint8]]]) -> None:
         for path, labels in items:
             write_mask(path, labels, self._note)
-
-
-def _frame_count(target: Path) -> int:
-    """How many frames a video file promises; 0 if it cannot be opened."""
-    capture = open_capture(target)
-    count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
-    capture.release()
-    return int(count)

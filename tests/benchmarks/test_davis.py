@@ -23,6 +23,26 @@ def test_first_and_last_frames_do_not_count(make_davis):
     assert [path.stem for path in clip.scored] == ["00001", "00002", "00003"]
 
 
+def test_another_resolution_is_named(make_davis):
+    root = make_davis({"cat": [1]}, level="Full-Resolution")
+    with pytest.raises(InputError, match="give --resolution Full-Resolution"):
+        find_clips(root)
+    assert names(find_clips(root, resolution="Full-Resolution")) == ["cat"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".Png"])
+def test_natural_order_without_hidden_entries(make_davis, suffix):
+    root = make_davis({"clip10": [1], "clip9": [1]})
+    for folder in (root / "Annotations" / "480p").iterdir():
+        for number, path in enumerate(sorted(folder.iterdir()), start=7):
+            path.rename(folder / f"{number}{suffix}")  # 7 to 11
+        (folder / f"._8{suffix}").write_bytes(b"of another program")
+    (root / "Annotations" / "480p" / ".ipynb_checkpoints").mkdir()
+    clips = find_clips(root)
+    assert names(clips) == ["clip9", "clip10"]
+    assert [path.stem for path in clips[0].scored] == ["8", "9", "10"]
+
+
 @pytest.mark.parametrize("file", ["2017/val.txt", "480p/val.txt"])
 def test_list_of_names_gives_the_order(make_davis, file):
     root = make_davis({"cat": [1], "dog": [1], "owl": [1]}, lists={file: ["owl", "cat", ""]})

@@ -13,6 +13,8 @@ from vos_deploy import arguments
     [
         (arguments.positive, "5", 5),
         (arguments.frame_number, "0", 0),
+        (arguments.rate, "29.97", 29.97),
+        (arguments.rate, "1000", 1000.0),
         (arguments.numbers, "1,5,10", [1, 5, 10]),
         (arguments.object_ids, "1,254", [1, 254]),
         (arguments.frame_size(), "480x854", (480, 854)),
@@ -31,6 +33,9 @@ def test_values(kind: Any, text: str, value: Any) -> None:
         (arguments.positive, "0", "must be an integer of at least 1, got '0'"),
         (arguments.positive, "-1", "at least 1, got '-1'"),
         (arguments.positive, "many", "got 'many'"),
+        (arguments.rate, "0", "must be a number above 0 and at most 1000, got '0'"),
+        (arguments.rate, "nan", "above 0"),
+        (arguments.rate, "fast", "got 'fast'"),
         (arguments.frame_number, "-1", "at least 0, got '-1'"),
         (arguments.numbers, "1,,2", "at least 1, got ''"),
         (arguments.object_ids, "1,255", "at most 254"),

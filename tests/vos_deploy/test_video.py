@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.clips import write_times
 from tests.vos_deploy.conftest import SIZE, grey, number, write_clip
 from vos_deploy import video
 from vos_deploy.errors import InputError
@@ -64,7 +65,7 @@ def test_leaving_early_stops_the_thread(tmp_path):
 
 def test_rotation_in_the_metadata_is_honoured(clip):
     data = bytearray(clip.read_bytes())
-    matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2: version 0 of the track header
+    matrix = data.rindex(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2: version 0 of the track header
     quarter_turn = [0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000]
     data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
     clip.write_bytes(data)
@@ -76,11 +77,12 @@ def test_rotation_in_the_metadata_is_honoured(clip):
 def test_a_cut_video_gives_what_it_holds_and_a_warning(tmp_path, caplog):
     path = tmp_path / "cut.mp4"
     noise = np.random.default_rng(0)
-    with VideoWriter(path, 24) as writer:
-        for _ in range(30):
-            writer.write(noise.integers(0, 255, (*SIZE, 3), np.uint8))
-    # cv2 writes the index last; put first, as for the web, it survives the cut.
-    path.write_bytes(index_first(path.read_bytes())[: path.stat().st_size // 2])
+    # With the index first, as for the web, it survives the cut.
+    frames = [noise.integers(0, 255, (*SIZE, 3), np.uint8) for _ in range(30)]
+    write_times(
+        path, frames, [index / 24 for index in range(30)], options={"movflags": "faststart"}
+    )
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with open_source(path) as source:
         decoded = sum(1 for _ in source)
     assert 5 < decoded < 25
@@ -88,21 +90,49 @@ def test_a_cut_video_gives_what_it_holds_and_a_warning(tmp_path, caplog):
     assert f"promises 30 frames, but only {decoded}" in message
 
 
-def index_first(data):
-    """Move the `moov` box of an MP4 before its `mdat` box, and correct the chunk offsets."""
-    boxes, at = {}, 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        boxes[data[at + 4 : at + 8]] = data[at : at + length]
-        at += length
-    index = bytearray(boxes[b"moov"])
-    table = index.index(b"stco") + 8
-    for entry in range(int.from_bytes(index[table : table + 4], "big")):
-        place = slice(table + 4 + 4 * entry, table + 8 + 4 * entry)
-        offset = int.from_bytes(index[place], "big") + len(index)
-        index[place] = offset.to_bytes(4, "big")
-    del boxes[b"moov"]
-    return boxes.pop(b"ftyp") + index + b"".join(boxes.values())
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+@pytest.mark.parametrize("times", [[0, 0.04, 0.1, 0.5, 0.52, 1.2], [0, 1 / 119.873, 2 / 119.873]])
+def test_frames_keep_their_times(tmp_path, suffix, times, caplog):
+    frames = [grey(index) for index in range(len(times))]
+    path = tmp_path / f"clip{suffix}"
+    write_times(path, frames, times, codec="libvpx" if suffix == ".webm" else "mpeg4")
+    found = []
+    with open_source(path) as source:
+        for frame in source:
+            found.append((number(frame), source.time))
+        assert 0 < source.fps < 200
+    assert [index for index, _ in found] == list(range(len(times)))
+    assert [seconds for _, seconds in found] == pytest.approx(times, abs=1.1e-3)
+    assert caplog.messages == []
+
+
+def test_turned_video_is_turned_as_opencv_turns_it(clip):
+    half = np.zeros((*SIZE, 3), np.uint8)
+    half[:10] = 250
+    with VideoWriter(clip, 24) as writer:
+        writer.write(half)
+    data = bytearray(clip.read_bytes())
+    matrix = data.rindex(b"tkhd") + 44
+    for turn in ([0, 1, -1, 0], [0, -1, 1, 0], [-1, 0, 0, -1]):
+        a, b, c, d = (n * 0x10000 for n in turn)
+        numbers = [a, b, 0, c, d, 0, 0, 0, 0x40000000]
+        data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in numbers)
+        clip.write_bytes(data)
+        with open_source(clip) as source:
+            ours = next(source)
+        _, theirs = cv2.VideoCapture(str(clip)).read()
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).mean() < 8
+
+
+@pytest.mark.parametrize(
+    "name", ["clip:1.mp4", "a b.mp4", "映像.mp4", "0043", "100%d.mp4", "-x.mp4"]
+)
+def test_any_name_is_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.mp4").rename(tmp_path / name)
+    with open_source(name) as source:
+        assert sum(1 for _ in source) == 8
 
 
 def test_a_whole_video_warns_of_nothing(clip, caplog):
@@ -187,26 +217,26 @@ class FakeCapture:
 
     connections: list[int]
     opened = 0
+    fps = None
+    count = None
+    finite = False
 
-    def __init__(self, *target):
+    def __init__(self, target):
         number = FakeCapture.opened
         self.left = self.connections[number] if number < len(self.connections) else 0
         FakeCapture.opened += 1
 
     def read(self):
         self.left -= 1
-        return (True, grey(5)) if self.left >= 0 else (False, None)
+        return (grey(5), None) if self.left >= 0 else None
 
-    def get(self, what):
-        return 0.0
-
-    def release(self):
+    def close(self):
         pass
 
 
 @pytest.fixture
 def camera(monkeypatch):
-    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(video, "open_capture", FakeCapture)
     monkeypatch.setattr(FakeCapture, "opened", 0)
     monkeypatch.setattr(video, "RECONNECT_DELAYS", (0.01, 0.02, 0.03))
     monkeypatch.setattr(video._LiveSource, "_live", False)  # drop nothing: frames are counted

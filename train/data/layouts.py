@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 from vos_deploy.errors import InputError
+from vos_deploy.files import DAVIS_LEVELS, entries, folders, natural_key
 
 from .files import BadFiles
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
+IMAGE_SUFFIXES = JPEG_SUFFIXES | {".png", ".bmp"}
 Pair = tuple[Path, Path]
 
 # Folders of pictures and of masks with the same stems. The placeholder is the set's own folder.
@@ -27,10 +29,10 @@ PAIR_FOLDERS = (
     ("HRSOD_train", "HRSOD_train_mask"),
     ("train2017", "masks_train2017"),  # COCO, masks by coco.draw_masks
 )
-# Without folders: picture and mask side by side, told apart by their names' ends.
+# Without folders: a JPEG picture and a PNG mask side by side, by what their stems end in.
 SIDE_BY_SIDE = (
-    ("_im.jpg", "_gt.png"),  # BIG
-    (".jpg", ".png"),  # MSRA10K, FSS-1000, and ECSSD, DUTS and others as STCN repacked them
+    ("_im", "_gt"),  # BIG
+    ("", ""),  # MSRA10K, FSS-1000, and ECSSD, DUTS and others as STCN repacked them
 )
 PAIR_HELP = (
     "expected folders such as image/ and mask/, or pictures beside their masks (a.jpg and a.png, "
@@ -49,7 +51,7 @@ def find_pairs(root: Path, bad: BadFiles) -> list[Pair]:
             pairs = _pair_folders(images, masks, bad)
             break
     else:
-        pairs = [pair for folder in (root, *_folders(root)) for pair in _side_by_side(folder, bad)]
+        pairs = [pair for folder in (root, *folders(root)) for pair in _side_by_side(folder, bad)]
         if not pairs:
             raise InputError(f"{root} is no still-image set: {PAIR_HELP}")
     if not pairs:
@@ -58,39 +60,39 @@ def find_pairs(root: Path, bad: BadFiles) -> list[Pair]:
 
 
 def _pair_folders(images: Path, masks: Path, bad: BadFiles) -> list[Pair]:
-    by_stem = {path.stem: path for path in masks.iterdir()}
-    pictures = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    by_stem = {path.stem: path for path in entries(masks, IMAGE_SUFFIXES)}
+    pictures = _pictures(images)
     pairs = [(path, by_stem[stem]) for stem, path in pictures.items() if stem in by_stem]
     # PASCAL VOC has masks for a sixth of its pictures, COCO for most: not worth a word.
     if masks.name not in ("SegmentationObject", "masks_train2017"):
         for stem, path in pictures.items():
             if stem not in by_stem:
                 bad.add("picture without a mask", path)
-    for stem, path in sorted(by_stem.items()):
+    for stem, path in by_stem.items():
         if stem not in pictures:
             bad.add("mask without a picture", path)
     return pairs
 
 
 def _side_by_side(folder: Path, bad: BadFiles) -> list[Pair]:
-    names = {path.name for path in folder.iterdir() if path.is_file()}
+    pictures, masks = entries(folder, JPEG_SUFFIXES), entries(folder, {".png"})
     for image_end, mask_end in SIDE_BY_SIDE:
-        heads = sorted(n.removesuffix(image_end) for n in names if n.endswith(image_end))
-        if not any(head + mask_end in names for head in heads):
+        heads = {p.stem.removesuffix(image_end): p for p in pictures if p.stem.endswith(image_end)}
+        by_head = {p.stem.removesuffix(mask_end): p for p in masks if p.stem.endswith(mask_end)}
+        if not heads.keys() & by_head.keys():
             continue
-        for head in heads:
-            if head + mask_end not in names:
-                bad.add("picture without a mask", folder / (head + image_end))
-        return [
-            (folder / (head + image_end), folder / (head + mask_end))
-            for head in heads
-            if head + mask_end in names
-        ]
+        for head, path in heads.items():
+            if head not in by_head:
+                bad.add("picture without a mask", path)
+        return [(path, by_head[head]) for head, path in heads.items() if head in by_head]
     return []
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir())
+def _pictures(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by stem, in natural order; a JPEG goes before another format."""
+    files = entries(folder, IMAGE_SUFFIXES)
+    jpeg = {path.stem: path for path in files if path.suffix.lower() in JPEG_SUFFIXES}
+    return {path.stem: jpeg.get(path.stem, path) for path in files}
 
 
 @dataclass
@@ -110,15 +112,15 @@ class Video:
     @cached_property
     def frames(self) -> list[Pair]:
         """Annotated frames in order; what is missing is left out and reported."""
-        masks = {p.stem: p for p in self.annotations.glob("*.png")}
-        pictures = {p.stem: p for p in self.images.glob("*.jpg")} if self.images.is_dir() else {}
-        for stem in sorted({*masks, *self.listed}):
+        masks = {path.stem: path for path in entries(self.annotations, {".png"})}
+        pictures = _pictures(self.images)
+        for stem in sorted({*masks, *self.listed}, key=natural_key):
             if stem not in pictures:
                 self.bad.add("annotated frame without a picture", self.images / f"{stem}.jpg")
         for stem in self.listed:
             if stem not in masks:
                 self.bad.add("frame without its annotation", self.annotations / f"{stem}.png")
-        return [(pictures[stem], masks[stem]) for stem in sorted(masks) if stem in pictures]
+        return [(pictures[stem], masks[stem]) for stem in masks if stem in pictures]
 
 
 def find_videos(root: Path, kind: str, shortest: int, bad: BadFiles) -> list[Video]:
@@ -131,14 +133,15 @@ def find_videos(root: Path, kind: str, shortest: int, bad: BadFiles) -> list[Vid
     meta = _read_meta(annotations.parent)
     names = _training_list(root)
     if names is None:
-        names = sorted(meta) if meta else [p.name for p in _folders(annotations)]
+        there = [path.name for path in folders(annotations)]
+        names = sorted(meta, key=natural_key) if meta else there
     videos = []
     for name in names:
         if not (annotations / name).is_dir():
             bad.add("video without annotations", annotations / name)
             continue
         visible = meta.get(name, {})
-        listed = tuple(sorted(set().union(*visible.values()))) if visible else ()
+        listed = tuple(sorted(set().union(*visible.values()), key=natural_key)) if visible else ()
         videos.append(Video(name, images / name, annotations / name, bad, visible, listed))
     if kind != "bl30k":
         videos = [video for video in videos if len(video.frames) >= shortest]
@@ -148,13 +151,14 @@ def find_videos(root: Path, kind: str, shortest: int, bad: BadFiles) -> list[Vid
 
 
 def _video_folders(root: Path) -> tuple[Path, Path]:
-    """JPEGImages and Annotations in `root` or its train/, or in their 480p/."""
+    """JPEGImages and Annotations in `root` or its train/, or a resolution in them, 480p first."""
     for base in (root, root / "train"):
         images, annotations = base / "JPEGImages", base / "Annotations"
         if images.is_dir() and annotations.is_dir():
-            if (annotations / "480p").is_dir():
-                return images / "480p", annotations / "480p"
-            return images, annotations
+            levels = [level for level in DAVIS_LEVELS if (annotations / level).is_dir()]
+            return (
+                (images / levels[0], annotations / levels[0]) if levels else (images, annotations)
+            )
     raise InputError(
         f"{root} is no folder in the layout of DAVIS, YouTube-VOS or BL30K: "
         "no JPEGImages and Annotations"

@@ -56,6 +56,51 @@ def test_still_layouts(tmp_path: Path, root: str, image: str, annotation: str) -
     assert len(bad.found["picture without a mask"]) == (root != "VOC2012")
 
 
+@pytest.mark.parametrize("suffixes", [(".JPG", ".PNG"), (".jpeg", ".png"), (".JPEG", ".Png")])
+@pytest.mark.parametrize(
+    ("image", "annotation"),
+    [("image/{}", "mask/{}"), ("{}_im", "{}_gt"), ("{}", "{}"), ("class/{}", "class/{}")],
+)
+def test_stills_in_natural_order_with_suffixes_in_any_case(
+    tmp_path: Path, image: str, annotation: str, suffixes: tuple[str, str]
+) -> None:
+    for stem in ("10", "9", "._9"):
+        picture(tmp_path / "Set" / f"{image.format(stem)}{suffixes[0]}")
+        mask(tmp_path / "Set" / f"{annotation.format(stem)}{suffixes[1]}")
+    bad = BadFiles()
+    pairs = find_pairs(tmp_path / "Set", bad)
+    forms = zip((image, annotation), suffixes, strict=True)
+    names = [f"{form}{suffix}" for form, suffix in forms]
+    assert pairs == [tuple(tmp_path / "Set" / n.format(s) for n in names) for s in ("9", "10")]
+    assert not bad.found
+
+
+@pytest.mark.parametrize("level", ["", "480p", "1080p", "Full-Resolution"])
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".jpeg", ".png", ".PNG"])
+def test_videos_in_natural_order_with_suffixes_in_any_case(
+    tmp_path: Path, level: str, suffix: str
+) -> None:
+    for clip in ("clip10", "clip9"):
+        for stem in ("11", "2", "1", "._1"):
+            picture(tmp_path / "JPEGImages" / level / clip / f"{stem}{suffix}")
+            mask(tmp_path / "Annotations" / level / clip / f"{stem}.PNG")
+    bad = BadFiles()
+    videos = find_videos(tmp_path, "davis", 3, bad)
+    assert [video.name for video in videos] == ["clip9", "clip10"]
+    assert [image.stem for image, _ in videos[0].frames] == ["1", "2", "11"]
+    assert [image.suffix for image, _ in videos[0].frames] == [suffix] * 3
+    assert not bad.found
+
+
+def test_the_usual_resolution_goes_first(tmp_path: Path) -> None:
+    for level in ("Full-Resolution", "480p"):
+        for stem in "123":
+            picture(tmp_path / "JPEGImages" / level / "clip" / f"{stem}.jpg")
+            mask(tmp_path / "Annotations" / level / "clip" / f"{stem}.png")
+    (video,) = find_videos(tmp_path, "davis", 3, BadFiles())
+    assert video.images == tmp_path / "JPEGImages" / "480p" / "clip"
+
+
 def test_mask_without_a_picture_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "image/a.jpg")
     for stem in "ab":
