@@ -6,7 +6,8 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, gpu_check, jf, memory, parity
+from . import fps, jf, memory, parity
+from .gpu import command as gpu
 
 
 class Benchmark(Protocol):
@@ -28,7 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fps": fps,
     "parity": parity,
     "memory": memory,
-    "gpu": gpu_check,
+    "gpu": gpu,
 }
 
 

@@ -102,7 +102,7 @@ class OrtCudaBackend(GpuBackend):
         try:
             session = runtime.InferenceSession(
                 path,
-                session_options(runtime, self.threads),
+                self._session_options(runtime),
                 providers=[(self.provider, self._provider_options())],
             )
         except Exception as error:  # ONNX Runtime's own errors derive from Exception only
@@ -115,6 +115,9 @@ class OrtCudaBackend(GpuBackend):
                 "on the CPU with --device cpu"
             )
         return session
+
+    def _session_options(self, runtime: Any) -> Any:
+        return session_options(runtime, self.threads)
 
     def _provider_options(self) -> dict[str, str]:
         options = {"device_id": "0", "user_compute_stream": str(self.gpu.stream)}

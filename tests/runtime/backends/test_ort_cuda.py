@@ -12,7 +12,7 @@ import pytest
 
 from tests.runtime.backends.conftest import SIZE
 from tests.runtime.backends.tensorrt.test_backend import follow
-from tests.support.fakes import FakeDevice
+from tests.support.numpy_gpu import OnCpu, Prompt
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime import backends
@@ -20,26 +20,6 @@ from vos_deploy.runtime.backends import cuda, ort, ort_cuda
 from vos_deploy.runtime.backends.device import DeviceArray
 from vos_deploy.runtime.backends.ort_cuda import OrtCudaBackend
 from vos_deploy.runtime.segmenter import Segmenter
-
-
-class Prompt(FakeDevice):
-    """The CPU's sessions run at once, so what is on the stream must have happened by then."""
-
-    def put(self, work: Any) -> None:
-        super().put(work)
-        waits = self.waits
-        self.synchronize()
-        self.waits = waits
-
-
-class OnCpu(OrtCudaBackend):
-    provider = "CPUExecutionProvider"
-    place = "cpu"
-
-    def _provider_options(self) -> dict[str, str]:
-        asked = super()._provider_options()
-        assert (asked["device_id"], asked["user_compute_stream"]) == ("0", "77")
-        return {}
 
 
 class Sessions(OnCpu):
