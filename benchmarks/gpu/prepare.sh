@@ -31,9 +31,10 @@ fi
 
 # Models: the graphs of every method without weights, and the model that ships in half precision.
 if [ ! -e "$work/models/done" ]; then
+  read -r demonstration methods <<< "$("$python" -c 'from vos_deploy.methods import DEMONSTRATION, METHODS; print(DEMONSTRATION, *METHODS)')"
   (cd "$work" && rm -rf models && mkdir models \
-    && "$python" -m vos_deploy.benchmarks.gpu.models models $("$python" -c 'from vos_deploy.methods import METHODS; print(*METHODS)') --size $size \
-    && "$python" -m vos_deploy.export --size $size --precision fp16 --output models/shipped-fp16 \
+    && "$python" -m vos_deploy.benchmarks.gpu.models models $methods --size $size \
+    && "$python" -m vos_deploy.export --method "$demonstration" --size $size --precision fp16 --output models/shipped-fp16 \
     && "$python" -m vos_deploy.benchmarks gpu --record reference.npz --size $size && touch models/done)
 fi
 
