@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from vos_deploy.arguments import frame_size, numbers, positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.files import folders
 
-from ..options import frame_size, numbers, positive
+from ..report import keep_inputs
 from . import report
 from .engines import best, runtimes
 from .journal import Journal
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the labels of the demonstration model in FP32 PyTorch on the CPU, and exit",
     )
     add("--engine", choices=("auto", "cuda", "cpu"), default="auto", help="what the models run on")
-    add("--size", type=frame_size, default="480x854", metavar="HxW", help="size of the frames")
+    add("--size", type=frame_size(), default="480x854", metavar="HxW", help="size of the frames")
     add("--objects", type=numbers, default="1,3,8", metavar="K,K", help="numbers of objects timed")
     add("--frames", type=positive, default=20, metavar="N", help="frames timed, and recorded")
     add("--long", type=positive, default=500, metavar="N", help="frames to watch memory over")
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         write_reference(demonstration_model(), args.size, args.frames, args.record)
         return 0
+    reads = {"--reference": args.reference, "--models": args.models}
+    keep_inputs(args.output, ("rows.jsonl", "report.md", "models", "plans"), reads)
     planned = plan(_setup(args))
     steps = chosen(planned, args.only) if args.only else planned
     if not steps:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vos_deploy.arguments import frame_size
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
-from vos_deploy.commands import make_parser, run_command
-
-from ..options import frame_size
+from vos_deploy.commands import Parser, run_command
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -122,14 +121,15 @@ def write_slim(
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = make_parser(
+    parser = Parser(
         "python -m vos_deploy.benchmarks.gpu.models",
+        "FOLDER METHOD... [--size HxW]",
         "Write the graphs of methods without weights, in FP32 and FP16.",
         "python -m vos_deploy.benchmarks.gpu.models models/ stm rde",
     )
     parser.add_argument("folder", type=Path, help="where one folder per model is written")
     parser.add_argument("methods", nargs="+", metavar="METHOD")
-    parser.add_argument("--size", type=frame_size, default="480x854", metavar="HxW")
+    parser.add_argument("--size", type=frame_size(), default="480x854", metavar="HxW")
     args = parser.parse_args(argv)
     for method in args.methods:
         write_slim(method, args.size, args.folder)

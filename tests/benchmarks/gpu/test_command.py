@@ -193,6 +193,12 @@ def test_list(capsys):
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
 def test_minutes_that_are_none(capsys, minutes):
-    with pytest.raises(SystemExit):
-        run_command(main, ["gpu", "--minutes", minutes])
+    assert run_command(main, ["gpu", "--minutes", minutes]) == 2
     assert "must be minutes above 0" in capsys.readouterr().err
+
+
+def test_models_are_not_drawn_over_those_that_are_read(tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    arguments = ["--models", str(tmp_path / "models"), "--output", str(tmp_path)]
+    assert run_command(main, ["gpu", *arguments]) == 2
+    assert "would be written over --models" in capsys.readouterr().err
