@@ -1,4 +1,4 @@
-"""FPS: how long a frame takes, stage by stage, beside the same network in PyTorch eager."""
+"""FPS: time per frame and stage, next to the same network in PyTorch eager."""
 
 import argparse
 import logging
@@ -63,45 +63,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="the exported model (default: the demonstration model)",
+        help="exported model (default: the bundled demo model)",
     )
     add(
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="the weights it was exported from, to compare labels too (default: random weights)",
+        help="the checkpoint it was exported from, to compare labels too (default: random weights)",
     )
-    add("--no-pytorch", action="store_true", help="time the exported model alone")
-    add("--pytorch-device", default="cpu", metavar="NAME", help="where PyTorch runs, such as cuda")
+    add("--no-pytorch", action="store_true", help="time only the exported model")
+    add("--pytorch-device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda")
     add(
         "--size",
         type=frame_size(),
         metavar="HxW",
-        help="size of the frames (default: what the model is fixed to, else 480x854)",
+        help="frame size (default: the size the model is fixed to, otherwise 480x854)",
     )
-    add("--objects", type=numbers, default="1", metavar="K,K", help="numbers of objects")
+    add(
+        "--objects",
+        type=numbers,
+        default="1",
+        metavar="K,K",
+        help="numbers of objects, such as 1,3",
+    )
     add(
         "--radius",
         type=positive,
         metavar="PIXELS",
-        help="of the objects (default: as large as fits)",
+        help="size of the objects in pixels (default: as large as fits)",
     )
     add(
         "--memory",
         type=numbers,
         metavar="T,T",
-        help="numbers of memory frames, where the memory grows with the video (default: 5)",
+        help="numbers of memory frames, for methods whose memory grows with the video (default: 5)",
     )
     add(
         "--memory-every",
         type=positive,
         metavar="N",
-        help="memorise every N-th frame, where the method does not memorise all (default: as the "
-        "model's manifest says)",
+        help="memorise every Nth frame, for methods that do not memorise all (default: as the "
+        "manifest says)",
     )
-    add("--repeats", type=positive, default=20, metavar="N", help="steps to time")
+    add("--repeats", type=positive, default=20, metavar="N", help="number of timed steps")
     add("--device", choices=DEVICES, default="auto", help="where the exported model runs")
-    add("--threads", type=positive, metavar="N", help="CPU threads of both engines")
+    add(
+        "--threads", type=positive, metavar="N", help="CPU threads of both ONNX Runtime and PyTorch"
+    )
     add_method_options(parser)
     add_report_arguments(parser, "fps.csv and fps.json")
 

@@ -1,4 +1,4 @@
-"""J&F: accuracy on DAVIS of a model, or of result masks that are already there."""
+"""J&F: accuracy on DAVIS of a model, or of existing result masks."""
 
 import argparse
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Memory: what a long video costs. Resident memory of the process while frames go by."""
+"""Memory: resident memory of the process over a long video."""
 
 import argparse
 import itertools
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="the exported model (default: the demonstration model)",
+        help="exported model (default: the bundled demo model)",
     )
     add("--frames", type=positive, default=2000, metavar="N", help="length of the video")
     add("--objects", type=positive, default=1, metavar="K", help="number of objects")

@@ -1,4 +1,4 @@
-"""Parity: an exported model beside the same weights in PyTorch, frame by frame on a real clip."""
+"""Parity: an exported model and the same weights in PyTorch, compared frame by frame on a clip."""
 
 import argparse
 import itertools

@@ -101,20 +101,20 @@ def demonstration_weights(method: str) -> Path:
     path = Path(str(resources.files("vos_deploy"))) / "weights" / f"{method}.safetensors"
     if not path.is_file():
         raise ModelError(
-            f"no weights of {method} ship with this package: give --checkpoint, or train some "
-            f"with python -m vos_deploy.train --method {method}"
+            f"there are no bundled weights for {method}: give --checkpoint, or train some with: "
+            f"python -m vos_deploy.train --method {method}"
         )
     return path
 
 
 def export_command(args: argparse.Namespace) -> int:
     if args.size and args.short_side:
-        raise InputError("--short-side goes with --size any: a fixed size leaves no choice")
+        raise InputError("--short-side needs --size any: the graphs are fixed to one size")
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise InputError(
-            'export needs PyTorch and onnx: pip install "vos_deploy[export]"'
+            'export needs PyTorch and ONNX; install them with: pip install "vos_deploy[export]"'
         ) from error
     from vos_deploy.models import load_model
 

@@ -1,4 +1,4 @@
-"""Parts of the graphs that RDE-VOS and IMSFR share."""
+"""Parts of the graphs of methods whose frames have one key, whatever the objects."""
 
 from __future__ import annotations
 

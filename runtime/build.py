@@ -152,14 +152,14 @@ def _with_hint(error: EngineError, bundle: Bundle, size: Size) -> EngineError:
 
 def _check_buildable(bundle: Bundle, precision: str | None) -> None:
     if bundle.engine is not None:
-        raise InputError(f"{bundle.path} is a plan already; give the folder it was built from")
+        raise InputError(f"{bundle.path} is already a plan: give the folder it was built from")
     if precision not in (None, bundle.precision):
         # TensorRT takes the types as they are in the ONNX file.
         folder = bundle.path.with_name(f"{bundle.path.name}-{precision}")
         command = export_command(folder, bundle.method, f"--precision {precision}")
         raise InputError(
-            f"{bundle.path} is {bundle.precision}, and the precision of a plan is that of its "
-            f"graphs; export it in {precision} with: {command}"
+            f"{bundle.path} is {bundle.precision}, and a plan has the precision of its graphs; "
+            f"export it in {precision} with: {command}"
         )
 
 
@@ -168,14 +168,14 @@ def _size(bundle: Bundle, asked: Size | None) -> Size:
         text = "{}x{}".format(*asked)
         command = export_command(bundle.path, bundle.method, f"--size {text}")
         raise InputError(
-            f"{bundle.path} is fixed to {'{}x{}'.format(*bundle.size)}, and --size is "
-            f"{text}; leave it out, or export the model with: {command}"
+            f"{bundle.path} is fixed to {'{}x{}'.format(*bundle.size)}, got --size {text}: omit "
+            f"it, or export the model with: {command}"
         )
     size = asked or bundle.size
     if size is None:
         raise InputError(
-            f"{bundle.path} takes frames of any size, and a plan is built for one: say which, "
-            "as height and width, such as --size 480x854"
+            f"{bundle.path} takes frames of any size, but a plan needs one: give its height and "
+            "width, such as --size 480x854"
         )
     return size
 
@@ -184,7 +184,7 @@ def _objects(bundle: Bundle, asked: int | None) -> int:
     most = bundle.max_objects
     if most is not None and asked is not None and asked > most:
         raise InputError(
-            f"{bundle.path} takes up to {most} objects, and --max-objects is {asked}; ask for "
+            f"{bundle.path} takes at most {most} objects, got --max-objects {asked}: ask for "
             "fewer, or export the model for more"
         )
     return asked or min(MAX_OBJECTS, most or MAX_OBJECTS)
@@ -195,17 +195,16 @@ def _prepare_fused_read(
 ) -> None:
     if bundle.precision != "fp16":
         raise InputError(
-            f"the fused read is for models in half precision, and {bundle.path} is "
-            f"{bundle.precision}: in FP32 it is many times slower than the layers it replaces; "
-            "build without --fused-read"
+            f"--fused-read needs an fp16 model, got {bundle.precision} in {bundle.path}: in FP32 "
+            "the fused kernel is many times slower than the layers it replaces"
         )
     plugin.prepare(module, None if gpu is None else gpu.compute_capability)
     for name, content in onnx.items():
         plugin.check_scale(name, content)
     if not any(map(plugin.reads, onnx.values())):
         raise InputError(
-            f"{bundle.path} has no read of the memory that can be fused: {bundle.method} reads "
-            "otherwise; build without --fused-read"
+            f"--fused-read is unsupported for {bundle.method}: {bundle.path} has no memory read "
+            "that can be fused"
         )
 
 
@@ -246,18 +245,19 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "vos-deploy-build",
         "MODEL [options]",
-        "Build a model folder for TensorRT: one engine per graph, in one .plan file. A plan is for "
-        "one frame size, and for the GPU and the TensorRT version it was built with.",
+        "Build TensorRT engines from a model folder, one per graph, into one .plan file. A "
+        "plan works for one frame size, and only with the GPU and the TensorRT version it "
+        "was built with.",
         "vos-deploy-build stm/ --output stm.plan --size 480x854 --precision fp16",
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="model folder")
-    add("--output", type=Path, help="file to write; left out: the name of the folder with .plan")
+    add("--output", type=Path, help="plan to write (default: the name of the folder with .plan)")
     add(
         "--size",
         type=frame_size(MIN_SIDE),
         metavar="HxW",
-        help="height and width of the frames; left out: what the model is fixed to",
+        help="height and width of the frames (default: the size the model is fixed to)",
     )
     add("--precision", choices=("fp32", "fp16"), help="fail unless the model is of this precision")
     add(
@@ -272,27 +272,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"most memory frames (default: {MEMORY_FRAMES}, or the model's own if that is more)",
     )
-    add("--runtime", choices=("auto", *RUNTIMES), default="auto", help="which TensorRT")
+    add(
+        "--runtime",
+        choices=("auto", *RUNTIMES),
+        default="auto",
+        help="which TensorRT to build with",
+    )
     add(
         "--timing-cache",
         type=Path,
         metavar="FILE",
-        help="measurements that make the next build faster; left out: in the user's cache folder",
+        help="kernel timings that make the next build faster (default: a file in the user's "
+        "cache folder)",
     )
     add(
         "--range",
         action="append",
         default=[],
         metavar="NAME=MIN,USUAL,MAX",
-        help="what a dimension or a value of an input may be, such as top_k=1,20,100",
+        help="limits of a dimension or of the value of an input, such as top_k=1,20,100",
     )
     add(
         "--fused-read",
         action="store_true",
-        help="read the memory by one kernel that keeps no matrix of scores; a plugin, not for RTX; "
-        "for models in half precision",
+        help="read the memory with one fused kernel that stores no score matrix (a plugin; fp16 "
+        "models only, not with TensorRT for RTX)",
     )
-    add("--tf32", action="store_true", help="let a model of FP32 multiply in TF32, which is faster")
-    add("--verbose", action="store_true", help="show what TensorRT says")
-    add("--json", action="store_true", help="print what was built as JSON")
+    add("--tf32", action="store_true", help="allow TF32 in fp32 models: faster, less exact")
+    add("--verbose", action="store_true", help="print TensorRT's log")
+    add("--json", action="store_true", help="print the result as JSON")
     return parser

@@ -146,7 +146,7 @@ class Segmenter:
         for object_id in removed:
             if object_id not in self._objects.ids:
                 raise InputError(
-                    f"object {object_id} cannot be removed: followed are "
+                    f"cannot remove object {object_id}: followed objects are "
                     f"{', '.join(map(str, self._objects.ids)) or 'none'}"
                 )
         if self._tracker is not None and removed:
@@ -171,7 +171,7 @@ class Segmenter:
         Raises InputError before the first step.
         """
         if self._geometry is None or self._tracker is None:
-            raise InputError("there are no probabilities before the first step")
+            raise InputError("probabilities are unavailable before the first step")
         if self._probabilities is None:
             self._probabilities = self._geometry.restore(self._tracker.estimate())
         return self._probabilities
@@ -215,7 +215,7 @@ class Segmenter:
             if self._geometry is None:
                 raise InputError("the first frame needs a mask: call step(frame, mask)")
             if objects is not None:
-                raise InputError("objects was given without the mask that shows them")
+                raise InputError("`objects` was given without a mask")
             return None
         checked = check_mask(mask, frame.shape[:2])
         present = object_ids(checked)
@@ -223,14 +223,14 @@ class Segmenter:
         absent = [str(object_id) for object_id in counting if object_id not in present]
         if absent or not counting:
             raise InputError(
-                f"objects names {', '.join(absent) or 'no object'}, and the mask holds "
-                f"{', '.join(map(str, present))}"
+                f"`objects` must be ids of the mask, {', '.join(map(str, present))}, got "
+                f"{', '.join(absent) or 'none'}"
             )
         total = len({*self._objects.ids, *counting})
         if self.bundle.max_objects is not None and total > self.bundle.max_objects:
             raise InputError(
-                f"the model takes up to {self.bundle.max_objects} objects, and these are {total}; "
-                "choose some with `objects`, or export or build it for more"
+                f"the model takes at most {self.bundle.max_objects} objects, got {total}: choose "
+                "some with `objects`, or export or build the model for more"
             )
         return checked, counting
 
@@ -247,8 +247,8 @@ class Segmenter:
             expected = "x".join(map(str, self._geometry.frame))
             found = "x".join(map(str, size))
             raise InputError(
-                f"the video started with frames of {expected} (height x width), and this one is "
-                f"{found}; resize it, or call reset() to start another video"
+                f"the frame must be {expected} (height x width) like the first one, got {found}: "
+                "resize it, or call reset() to start another video"
             )
         return self._geometry, self._tracker
 
@@ -290,8 +290,8 @@ def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) 
     room = None if bundle.engine is None else bundle.engine.memory_frames
     if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
         raise InputError(
-            f"{bundle.path} was built for up to {room} memory frames, and memory_frames is "
-            f"{frames}; ask for fewer, or build it for more: vos-deploy-build --memory-frames"
+            f"{bundle.path} was built for at most {room} memory frames, got {frames}: use fewer, "
+            "or build it for more with: vos-deploy-build --memory-frames"
         )
     if frames == UNLIMITED:
         return MemoryPolicy(every, None)
@@ -312,7 +312,7 @@ def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
             "export the model with --size any" if bundle.engine is None else "build another plan"
         )
         raise InputError(
-            f"the model in {bundle.path} is fixed to {height}x{width}, and size is {asked}; "
-            f"leave size out, or {change}"
+            f"the model in {bundle.path} is fixed to {height}x{width}, got size {asked}: omit "
+            f"size, or {change}"
         )
     return bundle.size

@@ -56,9 +56,9 @@ def load(path: Path, model: Network, options: TrainOptions, stage: str) -> dict[
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"], state["method"], state["stage"]
         if found != (FORMAT, model.method, stage):
-            raise ValueError(f"it is of {found[1]}, stage {found[2]}")
+            raise ValueError(f"it is from {found[1]}, stage {found[2]}")
         if state["config"] != model.config:
-            raise ValueError("its network is another")
+            raise ValueError("its network differs")
         before = state["options"]
     changed = [
         f"{name} was {before[name]}"
@@ -66,7 +66,7 @@ def load(path: Path, model: Network, options: TrainOptions, stage: str) -> dict[
         if name in before and name not in FREE and before[name] != value
     ]
     if changed:
-        logger.warning("this run goes on with other options: %s", "; ".join(changed))
+        logger.warning("this run resumes with different options: %s", "; ".join(changed))
     return state
 
 
@@ -84,8 +84,8 @@ def fitting(path: Path) -> Iterator[None]:
         pickle.UnpicklingError,
     ) as error:
         raise ModelError(
-            f"{path} does not continue this run ({error}): give the options it was started with, "
-            "or another --output"
+            f"{path} belongs to another run ({error}): give the options it was started with, or "
+            "another --output"
         ) from error
 
 

@@ -58,14 +58,14 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     result = Parser(
         "vos-deploy-train",
         "--method METHOD [--stage STAGE] [options]",
-        "Train a network on clips from still images and videos. A run that was stopped goes on "
-        "when started again with the same options. --method M alone lists the stages of a method; "
-        "--help shows the options of --method and --stage.",
+        "Train a network on clips from still images and videos. An interrupted run resumes "
+        "when started again with the same options. --method M alone lists the stages of a "
+        "method; --method M --stage S --help shows their options and defaults.",
         EXAMPLE,
     )
     _selectors(result)
     result.add_argument(
-        "--print-config", action="store_true", help="print the resulting options as TOML and stop"
+        "--print-config", action="store_true", help="print the resulting options as TOML and exit"
     )
     add_flags(result, training.options, shown)
     return result
@@ -75,9 +75,12 @@ def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", choices=list(METHODS), help=f"which network (default: {DEMONSTRATION})"
     )
-    parser.add_argument("--stage", help="which of its stages: option defaults")
+    parser.add_argument("--stage", help="training stage; sets the defaults of the options")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE.toml", help="options; the command line goes before it"
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="options as TOML; the command line overrides it",
     )
     return parser
 

@@ -248,7 +248,7 @@ class Trainer:
             restore_random_state(state["random"][self.processes.rank])
         else:
             logger.warning(
-                "the run was of %d processes, now it is of %d: it goes on with other clips",
+                "the run had %d processes and now has %d: it resumes with different clips",
                 len(state["random"]),
                 self.processes.count,
             )

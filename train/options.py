@@ -21,129 +21,159 @@ class TrainOptions(Options):
     """What every method has. One iteration is one optimiser step of `batch` clips per process."""
 
     output: Path = option(Path("runs/run"), "checkpoints and TensorBoard log", "run")
-    seed: int = option(0, "of weights and clips", "run")
-    workers: int = option(2, "processes that prepare clips", "run", at_least=0)
-    threads: int = option(0, "CPU threads; 0: all", "run", at_least=0)
+    seed: int = option(0, "seed of the initial weights and of the clips", "run")
+    workers: int = option(2, "processes that load and augment clips", "run", at_least=0)
+    threads: int = option(0, "CPU threads; 0 uses all cores", "run", at_least=0)
     save_every: int = option(500, "steps between checkpoints", "run", at_least=1)
     pictures_every: int = option(
-        500, "steps between pictures in the log; 0: none", "run", at_least=0
+        500, "steps between images in the log; 0 disables them", "run", at_least=0
     )
-    half: bool = option(False, "write model.safetensors in half precision", "run")
+    half: bool = option(False, "save model.safetensors in half precision", "run")
 
     imagenet: Path | None = option(
-        None, "ResNet weights by torchvision's names, for the trunks", "network"
+        None,
+        "ImageNet weights of a ResNet in torchvision's format, to initialise the trunks",
+        "network",
     )
     initial: Path | None = option(
-        None, "checkpoint of the same method to start from, such as the stage before", "network"
+        None,
+        "checkpoint of the same method to start from, such as that of the previous stage",
+        "network",
     )
     freeze: str = option(
-        "", "comma-separated prefixes of parameters that stay, such as Encoder_Q.conv1", "network"
+        "",
+        "comma-separated name prefixes of parameters to freeze, such as Encoder_Q.conv1",
+        "network",
     )
 
     slow: tuple[str, ...] = option(
-        (), "factors of the learning rate for parameters whose names begin so", "network",
+        (), "multiply the learning rate of parameters with this name prefix by a factor", "network",
         metavar="PREFIX=FACTOR",
     )  # fmt: skip
 
-    stills: tuple[Path, ...] = option((), "still-image sets: pictures and masks", "data")
-    davis: tuple[Path, ...] = option((), "folders in the DAVIS layout", "data")
-    youtube: tuple[Path, ...] = option((), "folders in the YouTube-VOS layout", "data")
-    bl30k: tuple[Path, ...] = option((), "folders of BL30K", "data")
-    exclude: Path | None = option(None, "text file of video names to leave out", "data")
-    shortest: int = option(0, "videos with fewer annotated frames are left out", "data")
+    stills: tuple[Path, ...] = option((), "data sets of still images with masks", "data")
+    davis: tuple[Path, ...] = option((), "data sets in the DAVIS layout", "data")
+    youtube: tuple[Path, ...] = option((), "data sets in the YouTube-VOS layout", "data")
+    bl30k: tuple[Path, ...] = option((), "BL30K folders", "data")
+    exclude: Path | None = option(
+        None, "text file with names of videos to exclude, one per line", "data"
+    )
+    shortest: int = option(0, "skip videos with fewer annotated frames", "data")
     repeat: tuple[str, ...] = option(
-        (), "times a set is gone through in an epoch, by kind or folder name", "data",
+        (), "how often an epoch repeats a data set, by kind or folder name", "data",
         metavar="NAME=TIMES",
     )  # fmt: skip
     draws: tuple[str, ...] = option(
-        (), "clips that are drawn of a set in an epoch instead", "data", metavar="NAME=CLIPS"
+        (),
+        "how many clips an epoch draws from a data set, instead of --repeat",
+        "data",
+        metavar="NAME=CLIPS",
     )
     video_share: float = option(
         0.0,
-        "share of clips from videos, where there are stills too; 0: as the sizes are",
+        "share of clips taken from videos when there are stills too; 0: in proportion to the data",
         "data",
         at_least=0,
         at_most=1,
     )
 
-    crop: str = option("384", "size of the clips, 384 or 480x854", "clips")
-    frames: int = option(3, "frames of a clip", "clips", at_least=1)
-    objects: int = option(3, "most objects of a clip", "clips", at_least=1)
-    per_object: bool = option(False, "an epoch visits each object, not each video", "clips")
-    smallest: int = option(100, "pixels that an object has at least in the first frame", "clips")
+    crop: str = option("384", "crop size, such as 384 or 480x854", "clips")
+    frames: int = option(3, "frames per clip", "clips", at_least=1)
+    objects: int = option(3, "maximum number of objects per clip", "clips", at_least=1)
+    per_object: bool = option(
+        False, "an epoch visits every object once instead of every video", "clips"
+    )
+    smallest: int = option(100, "minimum size of an object in the first frame, in pixels", "clips")
     order: str = option(
-        "time", "gaps of their own, one step per clip, or frames in random order", "clips",
+        "time", "time: random gaps between frames; steps: one gap per clip; random: frames in "
+"random order", "clips",
         choices=("time", "steps", "random"),
     )  # fmt: skip
     skip: tuple[str, ...] = option(
         ("0", "25"),
-        "most frames left out between two of a clip: one number, FIRST LAST (growing over the "
-        "first half of the run), or SHARE:SKIP from shares of the run on",
+        "maximum gap between frames: one number; FIRST LAST, growing over the first half "
+        "of the run; or SHARE:SKIP pairs, each valid from that share of the run on",
         "clips",
     )
     youtube_skip: tuple[str, ...] = option(
-        (), "the same for YouTube-VOS, which is annotated every fifth frame", "clips"
+        (),
+        "the same for YouTube-VOS, where every fifth frame is annotated (default: as --skip)",
+        "clips",
     )
-    reverse: float = option(
-        0.5, "share of clips that run backwards", "clips", at_least=0, at_most=1
-    )
+    reverse: float = option(0.5, "share of clips played backwards", "clips", at_least=0, at_most=1)
     still_augmentation: str = option("mixed", "augmentation of still images", "clips")
     video_augmentation: str = option("mixed", "augmentation of videos", "clips")
     void: str = option(
-        "ignore", "pixels whose owner is not known cost nothing, or are background", "clips",
+        "ignore", "void pixels: ignored in the loss, or background", "clips",
         choices=("ignore", "background"),
     )  # fmt: skip
     slots: str = option(
-        "used", "objects take the first slots, or any", "clips",
+        "used", "mask channels that objects occupy: the first ones, or random ones", "clips",
         choices=("used", "any"),
     )  # fmt: skip
     perturb: tuple[float, ...] = option(
-        (), "range of the IoU that the first masks are perturbed to; empty: left alone", "clips"
+        (), "perturb the first mask to an IoU drawn from this range (default: off)", "clips"
     )
     flow: str = option(
-        "none", "optical flow to the frame before: from .flo files or estimated by DIS", "clips",
+        "none",
+        "optical flow to the previous frame: read from .flo files, or estimated by DIS",
+        "clips",
         choices=("none", "files", "dis"),
-    )  # fmt: skip
-    flow_folder: str = option("OpticalFlow", "where .flo lie, beside JPEGImages", "clips")
+    )
+    flow_folder: str = option(
+        "OpticalFlow", "folder of the .flo files, next to JPEGImages", "clips"
+    )
     flow_compose: bool = option(
-        True, "follow the files through the frames left out (the release takes one file)", "clips"
+        True, "compose the flow over skipped frames (the official release reads one file)", "clips"
     )
     flow_update: str = option(
-        "exact", "what augmentation makes of the flow; released: x and y mixed up", "clips",
+        "exact", "how augmentation transforms the flow; released: x and y swapped, as in the "
+"official release", "clips",
         choices=("exact", "released"),
     )  # fmt: skip
 
-    iterations: int = option(100_000, "optimiser steps", "learning", at_least=0)
+    iterations: int = option(100_000, "number of optimiser steps", "learning", at_least=0)
     epochs: float = option(
-        0.0, "passes through the data; instead of --iterations", "learning", at_least=0
+        0.0, "passes over the data, instead of --iterations", "learning", at_least=0
     )
-    batch: int = option(4, "clips per step and process", "learning", at_least=1)
-    accumulate: int = option(1, "pieces a batch is taken in", "learning", at_least=1)
-    learning_rate: float = option(1e-5, "of Adam", "learning", at_least=0)
-    weight_decay: float = option(0.0, "of Adam", "learning")
-    amsgrad: bool = option(False, "Adam with the largest second moment so far", "learning")
+    batch: int = option(4, "batch size per process, in clips", "learning", at_least=1)
+    accumulate: int = option(1, "gradient accumulation steps per batch", "learning", at_least=1)
+    learning_rate: float = option(1e-5, "of the Adam optimiser", "learning", at_least=0)
+    weight_decay: float = option(0.0, "of the Adam optimiser", "learning")
+    amsgrad: bool = option(False, "use the AMSGrad variant of Adam", "learning")
     schedule: str = option(
-        "constant", "of the learning rate", "learning", choices=("constant", "cosine", "steps")
+        "constant", "learning-rate schedule", "learning", choices=("constant", "cosine", "steps")
     )
-    warm_up: int = option(0, "steps of rising learning rate before the schedule", "learning")
+    warm_up: int = option(0, "warm-up steps with a linearly rising learning rate", "learning")
     milestones: tuple[float, ...] = option(
-        (), "where the rate falls: iterations, or shares of the run below 1", "learning"
+        (),
+        "when to reduce the learning rate: iterations, or shares of the run if below 1",
+        "learning",
     )
-    gamma: float = option(0.1, "what it falls by", "learning")
-    rate_floor: float = option(0.0, "the least of the cosine, as a share of the rate", "learning")
-    rate_plateaus: int = option(0, "constant pieces of the cosine; 0: a smooth one", "learning")
+    gamma: float = option(0.1, "factor of that reduction", "learning")
+    rate_floor: float = option(
+        0.0, "final learning rate of the cosine schedule, as a share of the initial one", "learning"
+    )
+    rate_plateaus: int = option(
+        0, "number of constant steps that approximate the cosine; 0 for a smooth curve", "learning"
+    )
     bootstrap: float = option(
         1.0,
-        "share of pixels, the hardest, that count in the cross-entropy",
+        "bootstrapped cross-entropy: share of the hardest pixels that count",
         "learning",
         at_least=0,
         at_most=1,
     )
-    bootstrap_from: int = option(0, "step before which all pixels count", "learning")
-    bootstrap_until: int = option(0, "step until which the share falls linearly", "learning")
-    clip_gradient: float = option(0.0, "largest gradient norm; 0: any", "learning")
+    bootstrap_from: int = option(
+        0, "step at which bootstrapping begins; all pixels count before", "learning"
+    )
+    bootstrap_until: int = option(
+        0, "step at which the share reaches --bootstrap, falling linearly", "learning"
+    )
+    clip_gradient: float = option(0.0, "maximum gradient norm; 0 disables clipping", "learning")
     average: float = option(
-        0.0, "decay of the moving average of the weights that is saved for export; 0: none",
+        0.0, "decay of an exponential moving average of the weights, which is what gets saved "
+"for export; 0 disables it",
         "learning",
     )  # fmt: skip
     amp: str = option("none", "mixed precision", "learning", choices=("none", "fp16", "bf16"))
@@ -164,16 +194,18 @@ BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 class SharedKeyOptions(TrainOptions):
     """What methods share whose frames have one key, whatever the objects: see `shared_keys`."""
 
-    backbone: str = option("resnet50", "of the key encoder", "network", choices=BACKBONES)
+    backbone: str = option("resnet50", "backbone of the key encoder", "network", choices=BACKBONES)
     imagenet_value: Path | None = option(
         None,
-        "ResNet-18 weights for the value encoder; without it those of --imagenet, if the key "
-        "encoder is a ResNet-18 too",
+        "ImageNet weights of a ResNet-18 for the value encoder (default: those of "
+        "--imagenet if the key encoder is a ResNet-18 too)",
         "network",
     )
     decoder_width: int = option(512, "channels of the decoder", "network", at_least=1)
     align_keys: bool = option(
-        False, "before the first step, set the key head so that like looks match", "network"
+        False,
+        "initialise the key head from the ImageNet features so that similar regions match",
+        "network",
     )
 
 

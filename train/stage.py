@@ -40,5 +40,5 @@ class Training:
 
     def stage(self, name: str) -> Stage:
         if name not in self.stages:
-            raise InputError(f"there is no stage {name}: expected one of {', '.join(self.stages)}")
+            raise InputError(f"stage must be one of {', '.join(self.stages)}, got {name!r}")
         return self.stages[name]

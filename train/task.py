@@ -91,7 +91,7 @@ class Task(nn.Module):
 
     def load_imagenet(self) -> None:
         """Fill the trunks from `options.imagenet`."""
-        raise InputError(f"--imagenet has no meaning for {self.model.method}")
+        raise InputError(f"--imagenet is unsupported for {self.model.method}")
 
     def load_initial(self, state: dict[str, Tensor]) -> None:
         """Take over the state dict of `options.initial`."""
@@ -116,7 +116,7 @@ class Task(nn.Module):
                 groups[which]["params"].append(parameter)
         for prefix, group in zip(slow, groups, strict=False):
             if not group["params"]:
-                raise InputError(f"--slow {prefix}: no parameter that is trained begins so")
+                raise InputError(f"--slow {prefix}: no trained parameter has this prefix")
         return [group for group in groups if group["params"]]
 
 

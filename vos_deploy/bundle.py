@@ -191,7 +191,7 @@ def demonstration_model() -> Path:
     folder = Path(str(resources.files("vos_deploy"))) / "weights" / DEMONSTRATION
     if not folder.is_dir():
         raise ModelError(
-            f"no model was named, and this installation has no demonstration model; "
+            f"no model given, and this installation has no bundled demo model; "
             f"{mend(Path(f'{DEMONSTRATION}/'))}"
         )
     return folder

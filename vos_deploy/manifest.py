@@ -81,7 +81,7 @@ class Fields:
         # bool is an int to Python, but never a size or a count.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ModelError(
-                f"{self.path / MANIFEST} is damaged: {name!r} should be a {kind.__name__} and is "
+                f"{self.path / MANIFEST} is damaged: {name!r} must be a {kind.__name__}, got "
                 f"{value!r}; {mend(self.path)}"
             )
         return value
@@ -151,8 +151,8 @@ def _read_profile(graph: Fields, name: str) -> Profile:
     numbers = [type(side) is int for row in rows for side in row]
     if len(rows) != 3 or len({len(row) for row in rows}) != 1 or not all(numbers):
         raise ModelError(
-            f"{graph.path / MANIFEST} is damaged: the profile of {name!r} should be three lists "
-            f"of numbers and is {graph.values[name]!r}; {mend(graph.path)}"
+            f"{graph.path / MANIFEST} is damaged: the profile of {name!r} must be three lists "
+            f"of numbers, got {graph.values[name]!r}; {mend(graph.path)}"
         )
     return rows[0], rows[1], rows[2]
 

@@ -39,17 +39,17 @@ def create(
     below 1.
     """
     if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, and should be at least 1")
+        raise InputError(f"threads must be at least 1, got {threads}")
     if not isinstance(device, str):
         return device(bundle, threads)
     if device not in DEVICES:
-        raise InputError(f"device is {device!r}, and should be one of {', '.join(DEVICES)}")
+        raise InputError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     if device == "auto":
         device = "tensorrt" if bundle.engine is not None else _device_for_graphs()
     if bundle.engine is not None and device != "tensorrt":
         raise InputError(
-            f"{bundle.path} is a plan, which runs on tensorrt, and device is {device!r}; leave "
-            "it out, or open the model folder that the plan was built from"
+            f"{bundle.path} is a TensorRT plan, got device {device!r}: omit the device, or use the "
+            "model folder that the plan was built from"
         )
     module, name = _BACKENDS[device]
     backend: type[Backend] = getattr(import_module(f".{module}", __name__), name)

@@ -31,16 +31,16 @@ def import_cuda() -> Any:
         driver = import_module("pycuda.driver")
     except ImportError as error:  # also where there is no NVIDIA driver
         raise InputError(
-            f"PyCUDA cannot be imported ({error}); it needs an NVIDIA driver, and is installed "
-            'with: pip install "vos_deploy[tensorrt]"'
+            f"PyCUDA cannot be imported ({error}); it needs an NVIDIA driver; install it with: "
+            'pip install "vos_deploy[tensorrt]"'
         ) from error
     try:
         driver.init()
         count = driver.Device.count()
     except driver.Error as error:
-        raise InputError(f"CUDA does not start: {error}") from error
+        raise InputError(f"CUDA cannot be initialised: {error}") from error
     if not count:
-        raise InputError("there is no CUDA device")
+        raise InputError("no CUDA device found")
     return driver
 
 
@@ -90,8 +90,8 @@ class CudaDevice:
                 block = self._cuda.mem_alloc(size)
             except self._cuda.MemoryError as error:
                 raise VosDeployError(
-                    f"no room on {self.name} for {nbytes / 2**20:.0f} MiB more: hold fewer memory "
-                    "frames, follow fewer objects or work at a smaller size"
+                    f"out of memory on {self.name} ({nbytes / 2**20:.0f} MiB needed): use fewer "
+                    "memory frames, fewer objects or a smaller size"
                 ) from error
         allocation = Allocation(int(block), nbytes)
         self._blocks[allocation.pointer] = block
@@ -156,8 +156,8 @@ class CudaDevice:
     def _check_thread(self) -> None:
         if get_ident() != self._thread:
             raise InputError(
-                "a segmenter on a GPU belongs to the thread that made it, and this is another "
-                "thread: make, use and close it in one"
+                "a Segmenter on a GPU must be created, used and closed in the same thread, got a "
+                "call from another one"
             )
 
 

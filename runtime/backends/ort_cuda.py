@@ -56,8 +56,8 @@ class OrtCudaBackend(GpuBackend):
         runtime = import_onnxruntime()
         if self.provider not in runtime.get_available_providers():
             raise InputError(
-                "the ONNX Runtime that is installed has no CUDA; uninstall onnxruntime, then: "
-                'pip install "vos_deploy[gpu]"'
+                "the installed ONNX Runtime has no CUDA support: uninstall onnxruntime, then: pip "
+                'install "vos_deploy[gpu]"'
             )
         _prepare(runtime)
         super().__init__(bundle, threads, device)

@@ -21,8 +21,8 @@ def find(bundle: Bundle) -> type[Tracker]:
     """
     if bundle.method not in METHODS:
         raise ModelError(
-            f"the model in {bundle.path} is of the method {bundle.method!r}, and this version "
-            f"runs {', '.join(METHODS)}; upgrade with: pip install --upgrade vos_deploy"
+            f"the method of {bundle.path} must be one of {', '.join(METHODS)}, got "
+            f"{bundle.method!r}; a newer version may have it: pip install --upgrade vos_deploy"
         )
     tracker: type[Tracker] = find_part(bundle.method, "TRACKER")
     missing = [name for name in tracker.graphs if name not in bundle.graphs]

@@ -13,6 +13,7 @@ from vos_deploy.options import Options, option
 from ..backends import Array, Backend
 from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
 from .shared_keys import Group, SharedKeys
+from .top_k import top_k_option
 
 
 class Sampler(Protocol):
@@ -71,14 +72,9 @@ class IMSFROptions(Options):
         "object has a memory of its own",
         choices=tuple(SAMPLINGS),
     )
-    top_k: int = option(
-        4,
-        "memory positions that each position of a frame reads from",
-        at_least=1,
-        metavar="N",
-    )
+    top_k: int = top_k_option(4)
     seed: int = option(
-        0, "of the random share of the sample; every video starts from it", metavar="N"
+        0, "seed of the random share of the sample, the same for every video", metavar="N"
     )
 
 

@@ -12,7 +12,8 @@ from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
 from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
-from .shared_keys import Group, SharedKeys
+from .shared_keys import Group
+from .top_k import TopK, top_k_option
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,7 @@ class RDEOptions(Options):
         choices=MODES,
         aliases={"stm": ALL_FRAMES},  # as the released code calls it
     )
-    top_k: int = option(
-        40,
-        "memory positions that each position of a frame reads from",
-        at_least=1,
-        metavar="N",
-    )
+    top_k: int = top_k_option(40)
 
 
 def compresses(mode: str) -> bool:
@@ -180,7 +176,7 @@ class RecurrentMemory:
         return view
 
 
-class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
+class RDE(TopK[RecurrentMemory | MemoryBank]):
     """Memory: the annotated frame, the newest memory frame, and the recurrent embedding of all
     memory frames; or fewer of these, by `mode`. Its size does not depend on the video's length.
 
@@ -208,8 +204,6 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
                 f"frames of {size[0]}x{size[1]} are too small for the mode {options.mode!r}: both "
                 "sides must be at least 17 pixels"
             )
-        self.top_k = backend.empty((1,), np.int64)
-        backend.upload(np.array([options.top_k], np.int64), self.top_k)
 
     @classmethod
     def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
@@ -242,60 +236,15 @@ class RDE(SharedKeys[RecurrentMemory | MemoryBank]):
                 self.key_channels,
                 (objects, self.value_channels),
             )
-        return MemoryBank(
-            self.backend,
-            (self.hw, self.key_channels),
-            (self.hw, objects * self.value_channels),
-            np.float32,
-            self.policy.frames,
-        )
-
-    def allocate(self) -> None:
-        super().allocate()
-        self.readout = self.outputs("memory_read", G=self.num_objects)["readout"]
+        return self.bank(objects)
 
     def remember(self, group: Group[RecurrentMemory | MemoryBank]) -> None:
         memory = group.memory
         if memory.frames and memory.keeps_only_first:
             return
         key, value = memory.write()
-        self.backend.copy(self.features["query_key"], key[0])
-        columns = (self.hw, group.objects, self.value_channels)
-        self.backend.run(
-            "memorize",
-            {
-                "image": self.image,
-                "f16": self.features["f16"],
-                "masks": self.probabilities[1:],
-                "objects": group.indices,
-            },
-            {"memory_value": value.reshape(columns)},
-        )
+        self.encode_memory(group, key, value)
         memory.commit()
-
-    def read(self, group: Group[RecurrentMemory | MemoryBank]) -> None:
-        keys, values = group.memory.keys, group.memory.values
-        columns = (keys.shape[0], group.objects, self.value_channels)
-        self.backend.run(
-            "memory_read",
-            {
-                "query_key": self.features["query_key"],
-                "memory_key": keys,
-                "memory_value": values.reshape(columns),
-                "top_k": self.top_k,
-            },
-            {"readout": self.readout[group.slots]},
-        )
-
-    def decode(self) -> None:
-        grids = (self.num_objects, *self.grid, self.value_channels)
-        shared = {name: self.features[name] for name in ("shared16", "skip8", "skip4")}
-        self.backend.run(
-            "decoder",
-            # The image tells the decoder the size to cut the padding down to.
-            {"readout": self.readout.reshape(grids), **shared, "image": self.image},
-            {"probabilities": self.probabilities, "labels": self.labels},
-        )
 
 
 TRACKER = RDE

@@ -4,27 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from vos_deploy.options import Options, option
 
-from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy, MemoryState
-from .shared_keys import Group, SharedKeys
+from ..memory import MemoryBank, MemoryState
+from .shared_keys import Group
+from .top_k import TopK, top_k_option
 
 
 @dataclass(frozen=True)
 class STCNOptions(Options):
-    top_k: int = option(
-        20,
-        "memory positions that each position of a frame reads from",
-        at_least=1,
-        metavar="N",
-    )
-    include_last: bool = option(False, "read from the frame before, too")
+    top_k: int = top_k_option(20)
+    include_last: bool = option(False, "read from the previous frame, too")
 
 
-class STCN(SharedKeys[MemoryBank]):
+class STCN(TopK[MemoryBank]):
     """Memory: the annotated frame and every `policy.every`-th frame after it, in a bank of a fixed
     size that drops the oldest but the first; read through the `top_k` most similar positions.
 
@@ -42,13 +35,6 @@ class STCN(SharedKeys[MemoryBank]):
         "youtube": {"memory_every": 5, "top_k": 20},
     }
 
-    def __init__(
-        self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: STCNOptions
-    ) -> None:
-        super().__init__(backend, size, policy, options)
-        self.top_k = backend.empty((1,), np.int64)
-        backend.upload(np.array([options.top_k], np.int64), self.top_k)
-
     @property
     def every_frame(self) -> bool:
         return self.options.include_last
@@ -61,12 +47,7 @@ class STCN(SharedKeys[MemoryBank]):
         return MemoryState(state.frames, state.capacity, held, state.evicts)
 
     def new_memory(self, objects: int) -> MemoryBank:
-        key, value = ((self.hw, c) for c in (self.key_channels, objects * self.value_channels))
-        return MemoryBank(self.backend, key, value, np.float32, self.policy.frames)
-
-    def allocate(self) -> None:
-        super().allocate()
-        self.readout = self.outputs("memory_read", G=self.num_objects)["readout"]
+        return self.bank(objects)
 
     def remember(self, group: Group[MemoryBank]) -> None:
         bank = group.memory
@@ -76,42 +57,7 @@ class STCN(SharedKeys[MemoryBank]):
         key, value = bank.write()
         if self.due:
             bank.commit()
-        self.backend.copy(self.features["query_key"], key[0])
-        columns = (self.hw, group.objects, self.value_channels)
-        self.backend.run(
-            "memorize",
-            {
-                "image": self.image,
-                "f16": self.features["f16"],
-                "masks": self.probabilities[1:],
-                "objects": group.indices,
-            },
-            {"memory_value": value.reshape(columns)},
-        )
-
-    def read(self, group: Group[MemoryBank]) -> None:
-        keys: Array = group.memory.keys
-        columns = (keys.shape[0], group.objects, self.value_channels)
-        self.backend.run(
-            "memory_read",
-            {
-                "query_key": self.features["query_key"],
-                "memory_key": keys,
-                "memory_value": group.memory.values.reshape(columns),
-                "top_k": self.top_k,
-            },
-            {"readout": self.readout[group.slots]},
-        )
-
-    def decode(self) -> None:
-        grids = (self.num_objects, *self.grid, self.value_channels)
-        shared = {name: self.features[name] for name in ("shared16", "skip8", "skip4")}
-        self.backend.run(
-            "decoder",
-            # The image tells the decoder the size to cut the padding down to.
-            {"readout": self.readout.reshape(grids), **shared, "image": self.image},
-            {"probabilities": self.probabilities, "labels": self.labels},
-        )
+        self.encode_memory(group, key, value)
 
 
 TRACKER = STCN

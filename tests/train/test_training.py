@@ -149,7 +149,7 @@ def test_other_options_do_not_continue_a_run(
     run = ["--iterations", "2", "--output", str(tmp_path / "run")]
     wide = ["--davis", str(davis), *QUICK, "--backbone", "resnet18", "--key-dim", "16"]
     assert main([*wide, *run]) == 2
-    assert "does not continue this run (its network is another)" in capsys.readouterr().err
+    assert "does not continue this run (its network differs)" in capsys.readouterr().err
     assert main([*NARROW, *QUICK, "--stage", "main", "--davis", str(davis), *run]) == 2
     assert "does not continue this run (it is of stm, stage mixed)" in capsys.readouterr().err
     (tmp_path / "run/last.pth").write_bytes(b"cut short")

@@ -26,8 +26,9 @@ def parser() -> argparse.ArgumentParser:
     result = Parser(
         "python -m vos_deploy.train.data",
         "[options]",
-        "Without folders: where each data set is to be had, how it lies on disk and its licence. "
-        "With folders: how much lies there and what is missing. Downloads nothing.",
+        "Without folders: list the data sets, where to get them, their layout on disk and "
+        "their licences. With folders: count what is there and report what is missing. "
+        "Downloads nothing.",
         EXAMPLE,
     )
     for kind in KINDS:
@@ -35,11 +36,16 @@ def parser() -> argparse.ArgumentParser:
             f"--{kind}", type=Path, nargs="+", default=[], metavar="FOLDER",
             help="as for python -m vos_deploy.train",
         )  # fmt: skip
-    result.add_argument("--flow-folder", help="folder of .flo files beside JPEGImages, to check")
+    result.add_argument("--flow-folder", help="folder of .flo files next to JPEGImages, to check")
     result.add_argument(
-        "--draw-coco", type=Path, metavar="FOLDER", help="write masks of COCO's instances and stop"
+        "--draw-coco",
+        type=Path,
+        metavar="FOLDER",
+        help="write the masks of COCO's instances and exit",
     )
-    result.add_argument("--read", action="store_true", help="open every file, not only count them")
+    result.add_argument(
+        "--read", action="store_true", help="open every file instead of only counting"
+    )
     result.add_argument("--list", type=Path, help="write the names of all bad files to this file")
     return result
 

@@ -25,7 +25,7 @@ def draw_masks(root: Path) -> int:
     picture that has any; the number of masks. Masks that are there already stay."""
     source = root / "annotations" / f"instances_{SPLIT}.json"
     if not source.is_file():
-        raise InputError(f"{root} is no folder of COCO: no annotations/{source.name}")
+        raise InputError(f"{root} is not a COCO folder: it has no annotations/{source.name}")
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         pictures = {p["id"]: p for p in content["images"]}

@@ -63,7 +63,9 @@ class BadFiles:
         """Files found while training; a kind that is new is warned of at once."""
         for kind, path in files:
             if kind not in self.found:
-                logger.warning("%s: %s, left out; more go to %s", kind, path, self.report)
+                logger.warning(
+                    "%s: %s, skipped; further ones are listed in %s", kind, path, self.report
+                )
             self.add(kind, path)
 
     def warn(self) -> None:
@@ -79,7 +81,7 @@ def read_image(path: Path) -> Image:
     """uint8 [H, W, 3], RGB."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise BadFile("picture missing or damaged", path)
+        raise BadFile("image missing or damaged", path)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -110,7 +112,7 @@ def read_ids(path: Path) -> Image:
 def read_pair(image_path: Path, mask_path: Path) -> tuple[Image, Image]:
     image, ids = read_image(image_path), read_ids(mask_path)
     if ids.shape != image.shape[:2]:
-        raise BadFile("mask of another size than its picture", mask_path)
+        raise BadFile("mask and image differ in size", mask_path)
     return image, ids
 
 

@@ -53,7 +53,7 @@ def find_pairs(root: Path, bad: BadFiles) -> list[Pair]:
     else:
         pairs = [pair for folder in (root, *folders(root)) for pair in _side_by_side(folder, bad)]
         if not pairs:
-            raise InputError(f"{root} is no still-image set: {PAIR_HELP}")
+            raise InputError(f"{root} is not a still-image data set: {PAIR_HELP}")
     if not pairs:
         raise InputError(f"{root} holds no picture whose stem has a mask")
     return pairs
@@ -160,8 +160,7 @@ def _video_folders(root: Path) -> tuple[Path, Path]:
                 (images / levels[0], annotations / levels[0]) if levels else (images, annotations)
             )
     raise InputError(
-        f"{root} is no folder in the layout of DAVIS, YouTube-VOS or BL30K: "
-        "no JPEGImages and Annotations"
+        f"{root} is not in the layout of DAVIS, YouTube-VOS or BL30K: no JPEGImages and Annotations"
     )
 
 

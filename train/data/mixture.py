@@ -71,7 +71,7 @@ class ClipMixture(Dataset[Sample]):
             round(_value(draws, s) or (_value(times, s, 1.0) or 0.0) * s.count) for s in sources
         ]
         if not sum(self.clips):
-            raise InputError("--repeat and --draws leave no clip in an epoch")
+            raise InputError("no clips left in an epoch: check --repeat and --draws")
         self.epoch_clips = sum(self.clips)
         self._epoch: tuple[int, NDArray[np.int64]] | None = None
 
@@ -131,12 +131,14 @@ class ClipMixture(Dataset[Sample]):
 def build_clips(options: TrainOptions, bad: BadFiles) -> ClipMixture:
     """The sources of the options; a wrong folder raises InputError."""
     if options.flow == "files" and (options.reverse or options.order == "random"):
-        raise InputError("--flow files: they hold the flow to the frame before, so clips run "
-                         "forwards only: --reverse 0 and no --order random")  # fmt: skip
+        raise InputError(
+            "--flow files has the flow to the previous frame only, so clips must run forwards: "
+            "give --reverse 0 and no --order random"
+        )
     if options.flow_update == "released" and options.flow != "files":
-        raise InputError("--flow-update released is about flow that is read: --flow files")
+        raise InputError("--flow-update released needs --flow files")
     if options.perturb and (len(options.perturb) != 2 or options.perturb[0] > options.perturb[1]):
-        raise InputError("--perturb: expected two numbers, the least and the largest IoU")
+        raise InputError("--perturb must be two numbers, the smallest and the largest IoU")
     sources: list[Source] = [StillClips(root, options, bad) for root in options.stills]
     for kind in ("davis", "youtube", "bl30k"):
         for root in getattr(options, kind):

@@ -109,12 +109,12 @@ class VideoClips:
         pairs = [read_pair(*video.frames[i]) for i in indices]
         images, ids = [image for image, _ in pairs], [mask for _, mask in pairs]
         if len({mask.shape for mask in ids}) > 1:
-            raise BadFile("video whose frames change size", video.images)
+            raise BadFile("video with frames of different sizes", video.images)
         flows = None
         if options.flow == "files":
             flows = [None, *(self.flow(video, a, b) for a, b in pairwise(indices))]
             if any(f is not None and f.shape[:2] != ids[0].shape for f in flows):
-                raise BadFile("flow of another size than its frame", flow_folder(video, options))
+                raise BadFile("flow and frame differ in size", flow_folder(video, options))
         clip = moving(rng, self.augmentation, images, ids, options, flows)
         if self.augmentation.paste:
             self.paste(rng, clip, images, ids, share)
@@ -173,7 +173,7 @@ class VideoClips:
         for index in between:
             earlier = read_flow(folder / f"{video.frames[index][0].stem}.flo")
             if earlier.shape != flow.shape:
-                raise BadFile("flow of another size than its frame", folder)
+                raise BadFile("flow and frame differ in size", folder)
             flow = compose_flow(flow, earlier)
         return flow
 

@@ -182,6 +182,6 @@ def _recognise(
         if config is not None:
             return name, config
     raise ModelError(
-        f"{path} is no checkpoint of {', '.join(METHODS)}; its first keys are "
+        f"{path} is not a checkpoint of {', '.join(METHODS)}; its first keys are "
         f"{', '.join(list(state)[:SHOWN_KEYS]) or 'none'}"
     )

@@ -187,10 +187,13 @@ class EngineBuilder:
             content = self._cache.read_bytes()
         cache = config.create_timing_cache(content)
         if cache is None and content:
-            logger.warning("the timing cache %s is not readable and starts anew", self._cache)
+            logger.warning("the timing cache %s cannot be read and will be rebuilt", self._cache)
             cache = config.create_timing_cache(b"")
         if cache is None or not config.set_timing_cache(cache, False):
-            logger.warning("the timing cache %s is of another GPU or TensorRT", self._cache)
+            logger.warning(
+                "the timing cache %s belongs to another GPU or TensorRT and will be rebuilt",
+                self._cache,
+            )
 
     def _save_cache(self, config: trt.IBuilderConfig) -> None:
         cache = None if self._cache is None else config.get_timing_cache()

@@ -11,7 +11,7 @@ def engines_of(bundle: Bundle) -> Engines:
     if bundle.engine is None:
         plan = bundle.path.with_suffix(".plan")
         raise ModelError(
-            f"{bundle.path} is a folder of ONNX graphs, and TensorRT runs plans; build one with: "
+            f"{bundle.path} is a folder of ONNX graphs, but TensorRT needs a plan; build one with: "
             f"{build_command(plan)}"
         )
     return bundle.engine
@@ -42,6 +42,6 @@ def check(bundle: Bundle, version: str, gpu: str, compute_capability: str) -> No
         built_for = ", ".join(f"{what} {built}" for what, built, _ in differing)
         found = ", ".join(f"{what} {here}" for what, _, here in differing)
         raise ModelError(
-            f"{bundle.path} was built for {built_for}, and here is {found}; build it again with: "
-            f"{rebuild_command(bundle)}"
+            f"{bundle.path} was built for {built_for}, but this machine has {found}; rebuild it "
+            f"with: {rebuild_command(bundle)}"
         )

@@ -47,7 +47,7 @@ class RuntimeCache:
         if self._native is None:
             self._native = config.create_runtime_cache()
             if self._file.exists() and not self._native.deserialize(self._file.read_bytes()):
-                logger.info("%s is of another TensorRT or GPU, and starts anew", self._file)
+                logger.info("%s belongs to another TensorRT or GPU and will be rebuilt", self._file)
         config.set_runtime_cache(self._native)
         return config
 

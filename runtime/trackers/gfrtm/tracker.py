@@ -51,9 +51,9 @@ class GFRTMOptions(Options):
         "reuse when the gate's confidence exceeds this; 1 computes every frame",
         metavar="SHARE",
     )
-    fast: bool = option(True, "fewer iterations in learning the target models")
+    fast: bool = option(True, "use fewer iterations to learn the target models")
     update_every: int = option(
-        8, "update a target model every so many computed frames", at_least=1, metavar="N"
+        8, "update a target model every N computed frames", at_least=1, metavar="N"
     )
 
 

@@ -72,7 +72,7 @@ def read_flo(path: Path) -> Flow:
     width, height = (int(n) for n in np.frombuffer(content[4:12].ljust(8, b"\0"), "<i4"))
     sound = content[:4] == MAGIC and 0 < width < LARGEST_SIDE and 0 < height < LARGEST_SIDE
     if not sound or len(content) != 12 + 8 * width * height:
-        raise InputError(f"{path} is no complete .flo file: expected PIEH, width, height, pairs")
+        raise InputError(f"{path} is not a complete .flo file: expected PIEH, width, height, pairs")
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
 
 

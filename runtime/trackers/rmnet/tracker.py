@@ -36,20 +36,22 @@ def check_flow(value: Any) -> None:
 class RMNetOptions(Options):
     flow: Any = option(
         TINY,
-        "optical flow that moves the regions: tiny for the model's own network, dis for OpenCV's, "
-        "or a folder of 00001.flo, 00002.flo, ...",
+        "optical flow that moves the regions: tiny (the model's own network), dis "
+        "(OpenCV), or a folder with 00001.flo, 00002.flo, ...",
         check=check_flow,
     )
     read: str = option(
         "auto",
-        "memory read over all tokens, over those inside the regions, or whichever is cheaper",
+        "read the memory over all tokens, only over those inside the regions, or whichever "
+        "is cheaper",
         choices=("auto", "dense", "sparse"),
     )
-    flip: bool = option(False, "follow the mirrored video as well and average: twice the work")
+    flip: bool = option(False, "also follow the mirrored video and average both; doubles the cost")
     expected_objects: int = option(
         0,
-        "objects in the whole video; those that have not appeared yet are memorised with an empty "
-        "mask, as in the published evaluation. Needs unlimited memory",
+        "number of objects in the whole video; those that have not appeared yet are "
+        "memorised with an empty mask, as in the published evaluation; needs unlimited "
+        "memory",
         at_least=0,
         metavar="N",
     )
@@ -117,7 +119,7 @@ class RMNet(OwnKeys[RegionalBank]):
         assert isinstance(options, RMNetOptions)
         if options.expected_objects and policy.frames is not None:
             raise InputError(
-                "expected_objects goes with unlimited memory: a limited one would give up the "
+                'expected_objects needs memory_frames="unlimited": a limited memory could drop the '
                 "frame in which an object appears"
             )
 

@@ -18,32 +18,39 @@ class GFRTMOptions(TrainOptions):
     )
     learn_deepest: bool = option(
         False,
-        "learn the trunk's stage at stride 32 too; a file of --imagenet may then lack it",
+        "train the trunk's stride-32 stage too; the --imagenet file may then lack it",
         "network",
     )
     target_cache: Path | None = option(
-        None, "folder that keeps the learnt target models of training clips", "target"
+        None, "cache folder for the target models learned on training clips", "target"
     )
     target_channels: int = option(32, "channels of the target model", "target")
     target_iterations: tuple[int, ...] = option(
         (5, 10, 10, 10, 10), "conjugate-gradient iterations of each Gauss-Newton step", "target"
     )
-    target_update: tuple[int, ...] = option((10,), "the same for the filter alone", "target")
-    target_memory: int = option(20, "samples it is learnt from", "target")
-    target_augment: int = option(15, "views of the first frame, its own among them", "target")
-    gate_m1: float = option(
-        1.0, "least IoU that the gate is taught: 1 for DAVIS, 0.5 for YouTube-VOS", "loss"
+    target_update: tuple[int, ...] = option(
+        (10,), "the same for updates, which change the filter alone", "target"
     )
-    gate_m2: float = option(0.0, "deviation of the gate that costs nothing", "loss")
-    gate_epochs: float = option(120.0, "epochs over which that least IoU rises", "loss")
+    target_memory: int = option(20, "number of samples it is learned from", "target")
+    target_augment: int = option(
+        15, "augmented views of the first frame, including the original", "target"
+    )
+    gate_m1: float = option(
+        1.0,
+        "IoU threshold above which the gate should reuse: 1 for DAVIS, 0.5 for YouTube-VOS",
+        "loss",
+    )
+    gate_m2: float = option(0.0, "tolerance of the gate's loss", "loss")
+    gate_epochs: float = option(120.0, "epochs over which the IoU threshold rises", "loss")
     # With the published 1 and a clamp that works, the gate would be taught to reuse every frame.
     clamp_gate: bool = option(
-        False, "apply the least IoU; the release computes it and drops it", "loss"
+        False, "apply the IoU threshold (the official release computes and discards it)", "loss"
     )
     match_test: bool = option(
         True,
-        "keep state as at test time: computing stores the new features, masks are resized by "
-        "nearest; the release stores them when it reuses, and resizes bilinearly",
+        "update the state as at test time: store new features when computing, resize masks "
+        "by nearest neighbour (the official release stores them when reusing and resizes "
+        "bilinearly)",
         "network",
     )
 

@@ -76,12 +76,14 @@ class GFRTMTask(Task):
         super().check(options)
         assert isinstance(options, GFRTMOptions)
         if options.objects != 1:
-            raise InputError(f"--objects {options.objects}: a clip of gfrtm follows one object")
+            raise InputError(
+                f"--objects {options.objects}: gfrtm is trained with one object per clip"
+            )
         if options.slow:
             raise InputError("--slow is unsupported for gfrtm: its trunk does not train")
         if options.imagenet is None and options.initial is None:
             raise InputError(
-                "gfrtm keeps ImageNet's features: give torchvision's weights with --imagenet"
+                "gfrtm uses fixed ImageNet features: give torchvision's weights with --imagenet"
             )
         Targets.check(options)
 

@@ -15,17 +15,20 @@ from . import augmentation
 @dataclass(frozen=True)
 class RMNetOptions(TrainOptions):
     network: str = option("rmnet", "what is trained", "network", choices=("rmnet", "tinyflownet"))
-    backbone: str = option("resnet50", "of both encoders", "network", choices=BACKBONES)
+    backbone: str = option("resnet50", "backbone of both encoders", "network", choices=BACKBONES)
     key_dim: int = option(128, "channels of the keys", "network")
     value_dim: int = option(512, "channels of the values", "network")
     decoder_width: int = option(256, "channels of the decoder", "network")
     flow_width: int = option(64, "channels of TinyFlowNet's first convolution", "network")
-    align_keys: bool = option(False, "start the keys as PCA of the trunk: for small data",
-                              "network")  # fmt: skip
+    align_keys: bool = option(
+        False,
+        "initialise the keys as the PCA of the trunk's features, for small data sets",
+        "network",
+    )
     region_gradient: str = option(
         "none",
-        "gradient of a region's box to the mask it comes from: it has none; the release's "
-        "operator returns ones, for the background too, which the softmax over the slots cancels",
+        "gradient from a region's box to its mask: none, or ones as in the official release, "
+        "background included, which the softmax over the objects cancels",
         "network",
         choices=("none", "ones"),
     )

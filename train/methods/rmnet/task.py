@@ -62,7 +62,7 @@ class RMNetTask(Task):
         super().check(options)
         assert isinstance(options, RMNetOptions)
         if options.flow == "none":
-            raise InputError("--flow none: rmnet is trained with optical flow, give files or dis")
+            raise InputError("--flow none: rmnet is trained with optical flow: give files or dis")
 
     def load_imagenet(self) -> None:
         assert self.options.imagenet is not None

@@ -1,4 +1,7 @@
-"""STCN (Cheng et al., NeurIPS 2021): stage 0 on still images, then 1 and 2 (with BL30K) or 3."""
+"""STCN (Cheng et al., NeurIPS 2021): stage 0 on still images, then 1 and 2 (with BL30K) or 3.
+
+RDE-VOS and IMSFR took these stages over, with values of their own.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ class STCNOptions(SharedKeyOptions):
     value_dim: int = option(512, "channels of the values", "network", at_least=1)
 
 
-# The gap between frames, which RDE-VOS and IMSFR took over: it widens over the
-# first 40 % of a stage and is narrow again at the end, as at test time.
+# The gap between frames widens over the first 40 % of a stage and is narrow again at the end, as
+# at test time.
 NARROW_AGAIN_STAGE_1, NARROW_AGAIN = 0.8, 0.9
 
 
@@ -55,53 +58,62 @@ VIDEOS: dict[str, Any] = {
     "youtube_skip": skip_schedule(NARROW_AGAIN, 5),
 }
 
-STAGES = {
-    "mixed": Stage(
-        "still images and videos together, for small data",
-        {"video_share": 0.5, "objects": 2},
-    ),
-    "0": Stage(
-        "still images, one object",
-        {
-            **COMMON,
-            "objects": 1,
-            "still_augmentation": "stcn",
-            # FSS-1000, DUTS-TR, DUTS-TE, ECSSD, and five times BIG and HRSOD.
-            "repeat": ("BIG=5", "HRSOD=5"),
-            "batch": 8,
-            "iterations": 300_000,
-            "milestones": (150_000.0,),
-        },
-        gpus=2,
-        needs=("stills",),
-    ),
-    "1": Stage(
-        "BL30K",
-        {
-            **CLIPS,
-            "video_augmentation": "stcn_bl30k",
-            "skip": skip_schedule(NARROW_AGAIN_STAGE_1),
-            "iterations": 500_000,
-            "milestones": (400_000.0,),
-        },
-        gpus=2,
-        needs=("bl30k",),
-        after="0",
-    ),
-    "2": Stage(
-        "DAVIS 2017 and YouTube-VOS after BL30K",
-        {**VIDEOS, "iterations": 300_000, "milestones": (250_000.0,)},
-        gpus=2,
-        needs=("davis", "youtube"),
-        after="1",
-    ),
-    "3": Stage(
-        "DAVIS 2017 and YouTube-VOS without BL30K",
-        {**VIDEOS, "iterations": 150_000, "milestones": (125_000.0,)},
-        gpus=2,
-        needs=("davis", "youtube"),
-        after="0",
-    ),
-}
+MIXED = Stage(
+    "still images and videos together, for small data", {"video_share": 0.5, "objects": 2}
+)
 
-TRAINING = Training(STCNOptions, STAGES, stills=augmentation.STILLS, videos=augmentation.VIDEOS)
+
+def published_stages(bl30k: int = 500_000, after_bl30k: int = 300_000) -> dict[str, Stage]:
+    """The four stages, with the iterations of the two that take BL30K."""
+    return {
+        "0": Stage(
+            "still images, one object",
+            {
+                **COMMON,
+                "objects": 1,
+                "still_augmentation": "stcn",
+                # FSS-1000, DUTS-TR, DUTS-TE, ECSSD, and five times BIG and HRSOD.
+                "repeat": ("BIG=5", "HRSOD=5"),
+                "batch": 8,
+                "iterations": 300_000,
+                "milestones": (150_000.0,),
+            },
+            gpus=2,
+            needs=("stills",),
+        ),
+        "1": Stage(
+            "BL30K",
+            {
+                **CLIPS,
+                "video_augmentation": "stcn_bl30k",
+                "skip": skip_schedule(NARROW_AGAIN_STAGE_1),
+                "iterations": bl30k,
+                "milestones": (400_000.0,),
+            },
+            gpus=2,
+            needs=("bl30k",),
+            after="0",
+        ),
+        "2": Stage(
+            "DAVIS 2017 and YouTube-VOS after BL30K",
+            {**VIDEOS, "iterations": after_bl30k, "milestones": (250_000.0,)},
+            gpus=2,
+            needs=("davis", "youtube"),
+            after="1",
+        ),
+        "3": Stage(
+            "DAVIS 2017 and YouTube-VOS without BL30K",
+            {**VIDEOS, "iterations": 150_000, "milestones": (125_000.0,)},
+            gpus=2,
+            needs=("davis", "youtube"),
+            after="0",
+        ),
+    }
+
+
+TRAINING = Training(
+    STCNOptions,
+    {"mixed": MIXED, **published_stages()},
+    stills=augmentation.STILLS,
+    videos=augmentation.VIDEOS,
+)

@@ -14,10 +14,10 @@ from . import augmentation
 
 @dataclass(frozen=True)
 class STMOptions(TrainOptions):
-    backbone: str = option("resnet50", "of both encoders", "network", choices=BACKBONES)
+    backbone: str = option("resnet50", "backbone of both encoders", "network", choices=BACKBONES)
     stem: str = option(
         "others",
-        "what the memory encoder sees beside the mask: the other objects, or 1 - mask",
+        "second mask input of the memory encoder: the other objects, or 1 - mask",
         "network",
         choices=("others", "background"),
     )
@@ -25,13 +25,17 @@ class STMOptions(TrainOptions):
     value_dim: int = option(512, "channels of the values", "network")
     decoder_width: int = option(256, "channels of the decoder", "network")
     align_keys: bool = option(
-        False, "before the first step, set the key heads so that like looks match", "network"
+        False,
+        "initialise the key heads from the ImageNet features so that similar regions match",
+        "network",
     )
     loss: str = option(
-        "ce", "cross-entropy, IoU loss or their sum", "loss", choices=("ce", "iou", "both")
+        "ce", "cross-entropy, IoU loss, or both", "loss", choices=("ce", "iou", "both")
     )
     cycle: bool = option(
-        False, "also segment the first frame from each later one alone (the retraining)", "loss"
+        False,
+        "cycle loss: also segment the first frame from each later one (of the public retraining)",
+        "loss",
     )
 
 

@@ -247,7 +247,7 @@ class GFRTM(Network):
         """Adds the trunk, from its own file, to a state dict that lacks it."""
         held = any(key.startswith("trunk.") for key in state)
         if held and trunk is not None:
-            raise InputError("the checkpoint holds its trunk: leave --trunk out")
+            raise InputError("the checkpoint already has a trunk: omit --trunk")
         if held:
             return state
         if trunk is None:
