@@ -81,3 +81,12 @@ def test_command_lines_are_understood(command: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_files_exist(page: Path) -> None:
+    """Files and folders of this repository that a page names in backticks."""
+    tops = "vos_deploy|export|runtime|train|benchmarks|tests|docs|demo"
+    for name in re.findall(rf"`((?:{tops})/[\w./]*)`", page.read_text()):
+        # "..." and NAME stand for any.
+        assert (ROOT / name.split("NAME")[0].split("...")[0]).exists(), name

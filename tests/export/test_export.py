@@ -173,7 +173,7 @@ def test_version_of_the_runtime_needs_no_package_of_that_name(
     [
         (["--size", "480"], "must be HEIGHTxWIDTH"),
         (["--size", "16x16"], "sides of at least 32"),
-        (["--size", "64x64", "--short-side", "40"], "goes with --size any"),
+        (["--size", "64x64", "--short-side", "40"], "needs --size any"),
         (["--memory-every", "0"], "at least 1"),
         (["--checkpoint", "nowhere.pth"], "no checkpoint at nowhere.pth"),
     ],

@@ -3,39 +3,13 @@
 The model of conftest.py follows colours, so every expected label map is known exactly.
 """
 
-import dataclasses
-
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import vos_deploy
-from vos_deploy.bundle import Bundle
-from vos_deploy.errors import InputError, ModelError
-
-SIZE = (48, 64)
-COLOURS = {1: (200, 30, 30), 2: (30, 200, 30), 7: (30, 30, 200)}
-
-
-def scene(
-    cells: dict[int, tuple[int, int]], size: tuple[int, int] = SIZE
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A grey frame with one coloured 16 x 16 square per object, and its mask.
-
-    cells: object id -> row and column of the square, in cells.
-    """
-    frame = np.full((*size, 3), 90, np.uint8)
-    mask = np.zeros(size, np.uint8)
-    for object_id, (row, column) in cells.items():
-        square = np.s_[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
-        frame[square] = COLOURS[object_id]
-        mask[square] = object_id
-    return frame, mask
-
-
-def enlarge(image: NDArray[np.uint8], factor: int = 2) -> NDArray[np.uint8]:
-    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+from tests.runtime.scenes import COLOURS, SIZE, enlarge, scene
+from vos_deploy.errors import InputError
 
 
 class TestFollowing:
@@ -184,7 +158,7 @@ class TestSizes:
         segmenter = vos_deploy.Segmenter(folder, size=(32, 48))
         assert segmenter.step(*scene({1: (0, 0)})).shape == SIZE
         assert segmenter._tracker.size == (32, 48)
-        with pytest.raises(InputError, match="fixed to 32x48, and size is 48"):
+        with pytest.raises(InputError, match="fixed to 32x48, got size 48"):
             vos_deploy.Segmenter(folder, size=48)
 
     def test_object_that_resizing_loses_is_reported(self, make_segmenter, caplog):
@@ -289,120 +263,12 @@ class TestRemoving:
 
     def test_unknown_id(self, make_segmenter):
         segmenter = make_segmenter()
-        with pytest.raises(InputError, match="object 1 cannot be removed: followed are none"):
+        with pytest.raises(InputError, match="cannot remove object 1: followed objects are none"):
             segmenter.remove([1])
         segmenter.step(*scene({1: (0, 0), 2: (1, 1)}))
-        with pytest.raises(InputError, match="object 3 cannot be removed: followed are 1, 2"):
+        with pytest.raises(InputError, match="cannot remove object 3: followed objects are 1, 2"):
             segmenter.remove([1, 3])
         assert segmenter.objects == [1, 2]
-
-
-class TestBadInput:
-    """One sentence each, and the state is as before."""
-
-    @pytest.fixture
-    def started(self, make_segmenter):
-        """A segmenter in the middle of a video; it must still work after the mistake."""
-        segmenter = make_segmenter()
-        segmenter.step(*scene({1: (0, 0)}))
-        yield segmenter
-        frame, expected = scene({1: (1, 2)})
-        assert np.array_equal(segmenter.step(frame), expected)
-        assert segmenter.objects == [1]
-
-    def test_first_frame_without_mask(self, make_segmenter):
-        with pytest.raises(InputError, match="the first frame needs a mask"):
-            make_segmenter().step(scene({})[0])
-
-    def test_first_mask_without_object(self, make_segmenter):
-        segmenter = make_segmenter()
-        frame, empty = scene({})
-        with pytest.raises(InputError, match="at least one object"):
-            segmenter.step(frame, empty)
-        frame, mask = scene({1: (0, 0)}, size=(32, 32))  # the failed step left no frame size
-        assert np.array_equal(segmenter.step(frame, mask), mask)
-
-    def test_frame_that_changes_size(self, started):
-        with pytest.raises(InputError, match=r"started with frames of 48x64 .* is 48x80"):
-            started.step(np.zeros((48, 80, 3), np.uint8))
-
-    def test_mask_one_pixel_off(self, started):
-        frame, mask = scene({1: (1, 1)})
-        with pytest.raises(InputError, match="48x64, found 48x63"):
-            started.step(frame, mask[:, :-1])
-
-    @pytest.mark.parametrize(
-        "frame",
-        [
-            np.zeros((48, 64), np.uint8),
-            np.zeros((48, 64, 4), np.uint8),
-            np.zeros((48, 64, 3), np.float32),
-            None,
-        ],
-    )
-    def test_frame_of_another_kind(self, started, frame):
-        with pytest.raises(InputError, match="expected a frame of uint8"):
-            started.step(frame)
-
-    @pytest.mark.parametrize(
-        ("mask", "message"),
-        [
-            (np.zeros((48, 64, 3), np.uint8), "H, W"),
-            (np.zeros((48, 64), np.uint8), "at least one object"),
-            (np.full((48, 64), 255, np.uint8), "0 and 255"),
-            (np.full((48, 64), 300, np.uint16), "300"),
-            (np.ones((48, 64), np.float32), "integer"),
-        ],
-    )
-    def test_mask_of_another_kind(self, started, mask, message):
-        with pytest.raises(InputError, match=message):
-            started.step(scene({1: (1, 1)})[0], mask)
-
-    def test_objects_that_are_not_in_the_mask(self, started):
-        frame, mask = scene({1: (1, 1), 2: (0, 0)})
-        with pytest.raises(InputError, match="objects names 7, and the mask holds 1, 2"):
-            started.step(frame, mask, objects=[2, 7])
-        with pytest.raises(InputError, match="objects names no object"):
-            started.step(frame, mask, objects=[])
-        with pytest.raises(InputError, match="without the mask"):
-            started.step(frame, objects=[2])
-
-    def test_more_objects_than_the_model_takes(self, make_model):
-        segmenter = vos_deploy.Segmenter(make_model(max_objects=2))
-        with pytest.raises(InputError, match="takes up to 2 objects, and these are 3"):
-            segmenter.step(*scene({1: (0, 0), 2: (1, 1), 7: (2, 2)}))
-        segmenter.step(*scene({1: (0, 0), 2: (1, 1)}))
-        frame, mask = scene({7: (0, 0)})
-        with pytest.raises(InputError, match="takes up to 2 objects, and these are 3"):
-            segmenter.step(frame, mask)
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"memory_every": 0}, "memory_every must be at least 1, got 0"),
-            ({"memory_frames": 0}, 'memory_frames must be at least 1, or "unlimited", got 0'),
-            ({"memory_frames": "many"}, "got 'many'"),
-            ({"device": "tpu"}, "device is 'tpu'"),
-            ({"top_k": 50}, "STM has no option 'top_k'; it belongs to stcn, rde"),
-            ({"memory_frame": 5}, "'memory_frame'; did you mean memory_frames\\?"),
-        ],
-    )
-    def test_arguments(self, make_segmenter, arguments, message):
-        with pytest.raises(InputError, match=message):
-            make_segmenter(**arguments)
-
-    def test_model_of_an_unknown_method(self, make_model):
-        with pytest.raises(ModelError, match="method 'sam', and this version runs stm"):
-            vos_deploy.Segmenter(make_model(method="sam"))
-
-    def test_model_without_a_graph(self, make_model):
-        folder = make_model()
-        bundle = Bundle.load(folder)
-        graphs = {name: graph for name, graph in bundle.graphs.items() if name != "memory_read"}
-        contents = {name: bundle.graph_path(name).read_bytes() for name in graphs}
-        dataclasses.replace(bundle, graphs=graphs).save(folder, contents)
-        with pytest.raises(ModelError, match="lacks the graph 'memory_read'"):
-            vos_deploy.Segmenter(folder)
 
 
 class TestMeasures:

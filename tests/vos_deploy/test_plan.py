@@ -239,5 +239,5 @@ def test_damaged_engine_section(plan: Path, field: str, value: Any) -> None:
 
 def test_plan_without_engine_section(plan: Path) -> None:
     edit_manifest(plan, lambda manifest: manifest.pop("engine"))
-    with pytest.raises(ModelError, match=f"'engine' should be a dict.*{BUILD}"):
+    with pytest.raises(ModelError, match=f"'engine' must be a dict.*{BUILD}"):
         Bundle.load(plan)

@@ -82,12 +82,12 @@ def test_names_types_and_shapes_are_checked(backend):
 
 @pytest.mark.parametrize("device", ["tpu", "CUDA", ""])
 def test_unknown_device(make_model, device):
-    with pytest.raises(InputError, match="should be one of auto, cpu"):
+    with pytest.raises(InputError, match="must be one of auto, cpu"):
         backends.create(Bundle.load(make_model()), device)
 
 
 def test_no_threads(make_model):
-    with pytest.raises(InputError, match="threads is 0"):
+    with pytest.raises(InputError, match="threads must be at least 1, got 0"):
         backends.create(Bundle.load(make_model()), "cpu", threads=0)
 
 

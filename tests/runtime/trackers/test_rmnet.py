@@ -253,8 +253,8 @@ def test_expected_objects_need_unlimited_memory() -> None:
     ("content", "sentence"),
     [
         (None, r"cannot read the flow .*00001\.flo"),
-        (b"", r"no complete \.flo"),
-        (b"PIEH" + np.array([WIDTH, HEIGHT], "<i4").tobytes(), r"no complete \.flo"),
+        (b"", r"not a complete \.flo"),
+        (b"PIEH" + np.array([WIDTH, HEIGHT], "<i4").tobytes(), r"not a complete \.flo"),
         (b"PIEH" + np.array([1, 1], "<i4").tobytes() + bytes(8), r"expected a flow of \[100, 150"),
     ],
 )

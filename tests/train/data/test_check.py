@@ -47,4 +47,4 @@ def test_wrong_folders_do_not_stop_the_others(
 ) -> None:
     assert main(["--stills", str(tmp_path), "--davis", str(davis)]) == 1
     printed = capsys.readouterr().out
-    assert "no still-image set" in printed and "2 videos" in printed
+    assert "not a still-image data set" in printed and "2 videos" in printed

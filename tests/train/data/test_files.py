@@ -70,7 +70,7 @@ def test_flow_survives_the_disk(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     (tmp_path / "a.png").write_bytes(b"no mask")
-    with pytest.raises(BadFile, match=r"picture missing or damaged: .*a\.jpg"):
+    with pytest.raises(BadFile, match=r"image missing or damaged: .*a\.jpg"):
         read_image(tmp_path / "a.jpg")
     with pytest.raises(BadFile, match=r"mask missing or damaged: .*a\.png"):
         read_ids(tmp_path / "a.png")

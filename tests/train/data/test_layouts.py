@@ -113,7 +113,9 @@ def test_mask_without_a_picture_is_named(tmp_path: Path) -> None:
 def test_no_still_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder at"):
         find_pairs(tmp_path / "nowhere", BadFiles())
-    with pytest.raises(InputError, match="no still-image set: expected folders such as image/"):
+    with pytest.raises(
+        InputError, match="not a still-image data set: expected folders such as image/"
+    ):
         find_pairs(tmp_path, BadFiles())
     (tmp_path / "image").mkdir()
     (tmp_path / "mask").mkdir()

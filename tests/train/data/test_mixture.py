@@ -148,9 +148,9 @@ def test_bad_files_are_left_out_and_named(stills: Path, tmp_path: Path) -> None:
     clips = mixture(root, None, still_augmentation="stcn")
     bad = {entry for index in range(6) for entry in clips[index].bad}
     assert bad >= {
-        ("picture missing or damaged", str(root / "image/0.jpg")),
+        ("image missing or damaged", str(root / "image/0.jpg")),
         ("mask without an object", str(root / "mask/1.png")),
-        ("mask of another size than its picture", str(root / "mask/2.png")),
+        ("mask and image differ in size", str(root / "mask/2.png")),
     }
 
 
@@ -159,7 +159,7 @@ def test_a_set_where_everything_is_bad_fails(stills: Path, tmp_path: Path) -> No
     shutil.copytree(stills, root)
     for path in (root / "image").iterdir():
         path.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"set: 100 draws gave no clip .* picture missing"):
+    with pytest.raises(InputError, match=r"set: 100 draws gave no clip .* image missing"):
         mixture(root, None)[0]
 
 
@@ -167,8 +167,8 @@ def test_wrong_options_are_named(davis: Path, stills: Path) -> None:
     for changes, sentence in (
         ({"repeat": ("davis",)}, "expected NAME=NUMBER"),
         ({"repeat": ("davis=-1",)}, "from 0 on"),
-        ({"repeat": ("davis=0",)}, "no clip in an epoch"),
-        ({"flow": "files"}, "forwards only"),
+        ({"repeat": ("davis=0",)}, "no clips left in an epoch"),
+        ({"flow": "files"}, "must run forwards"),
         ({"flow_update": "released"}, "--flow files"),
         (
             {"video_augmentation": "none"},

@@ -223,7 +223,7 @@ def test_pictures(davis: Path, imagenet: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"objects": 2}, "follows one object"),
+        ({"objects": 2}, "one object per clip"),
         ({"crop": "32"}, "--crop must have sides of at least 64, got 32"),
         ({"frames": 1}, "--frames must be at least 2, got 1"),
         ({"imagenet": None}, "with --imagenet"),
@@ -272,7 +272,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         resumes(small(davis, imagenet), tmp_path)
-    assert "other options" not in caplog.text
+    assert "different options" not in caplog.text
 
 
 @pytest.mark.slow

@@ -326,9 +326,17 @@ class TestPlanThatDoesNotFit:
     @pytest.mark.parametrize(
         ("field", "value", "sentence"),
         [
-            ("version", "10.9.0.34", "for tensorrt 10.9.0.34, and here is tensorrt 11.4.0.106"),
-            ("gpu", "NVIDIA L4", "for GPU NVIDIA L4, and here is GPU NVIDIA Fake"),
-            ("compute_capability", "12.0", "for compute capability 12.0, and here is .* 8.9"),
+            (
+                "version",
+                "10.9.0.34",
+                "for tensorrt 10.9.0.34, but this machine has tensorrt 11.4.0.106",
+            ),
+            ("gpu", "NVIDIA L4", "for GPU NVIDIA L4, but this machine has GPU NVIDIA Fake"),
+            (
+                "compute_capability",
+                "12.0",
+                "for compute capability 12.0, but this machine has .* 8.9",
+            ),
         ],
     )
     def test_built_for_something_else(self, make_plan, machine, field, value, sentence):
@@ -337,7 +345,7 @@ class TestPlanThatDoesNotFit:
             "vos-deploy-build .*model/ --output .*model.plan --runtime tensorrt --precision fp32 "
             "--size 47x61 --max-objects 3 --memory-frames 6$"
         )
-        with pytest.raises(ModelError, match=f"{sentence}; build it again with: {command}"):
+        with pytest.raises(ModelError, match=f"{sentence}; rebuild it with: {command}"):
             Segmenter(plan, device=machine.backend)
         assert machine.gpu.closed
 
@@ -426,7 +434,7 @@ class TestChoice:
 
     @pytest.mark.parametrize("device", ["cpu", "cuda"])
     def test_a_plan_runs_nowhere_else(self, make_plan, device):
-        with pytest.raises(InputError, match=f"runs on tensorrt, and device is '{device}'"):
+        with pytest.raises(InputError, match=f"is a TensorRT plan, got device '{device}'"):
             backends.create(Bundle.load(make_plan()), device)
 
     def test_a_folder_must_be_built_first(self, make_model):

@@ -163,11 +163,11 @@ class TestTimingCache:
         config = FakeConfig(readable=False)
         builder._load_cache(config)
         assert config.loaded == [b"rubbish", b""]
-        assert "not readable" in caplog.text
+        assert "cannot be read" in caplog.text
 
     def test_of_another_gpu_is_said(self, builder, caplog):
         builder._load_cache(FakeConfig(matching=False))
-        assert "of another GPU or TensorRT" in caplog.text
+        assert "belongs to another GPU or TensorRT" in caplog.text
 
     def test_none_is_asked_for_rtx(self):
         module = SimpleNamespace(ILogger=object, Builder=lambda logger: None)
