@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -32,13 +33,13 @@ def commands() -> list[str]:
 def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    frame = np.full((96, 160, 3), 60, np.uint8)
-    mask = np.zeros((96, 160), np.uint8)
-    mask[20:60, 20:60], mask[20:60, 90:130] = 1, 2
-    frame[mask == 1], frame[mask == 2] = (200, 40, 40), (40, 40, 200)
+    mask = vos_deploy.read_mask(ROOT / "demo" / "mask.png")
     vos_deploy.write_mask("first.png", mask)
-    with vos_deploy.VideoWriter("in.mp4", 25) as writer:
-        for _ in range(3):
+    with (
+        vos_deploy.open_source(ROOT / "demo" / "frames") as frames,
+        vos_deploy.VideoWriter("in.mp4", 25) as writer,
+    ):
+        for frame in itertools.islice(frames, 3):
             writer.write(frame)
     (example,) = blocks(ROOT / "README.md", "python")
     exec(example, {})
@@ -46,7 +47,8 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [path.name for path in written] == ["00000.png", "00001.png", "00002.png"]
     # The first labels are the mask itself.
     np.testing.assert_array_equal(vos_deploy.read_mask(written[0]), mask)
-    assert np.mean(vos_deploy.read_mask(written[2]) == mask) > 0.9
+    last = vos_deploy.read_mask(written[2]) > 0
+    assert (last & (mask > 0)).sum() / (last | (mask > 0)).sum() > 0.7  # the object moves
 
 
 @pytest.mark.parametrize("command", commands())

@@ -371,7 +371,7 @@ class TestPlanThatDoesNotFit:
     def test_more_than_it_has_room_for(self, make_plan, machine):
         plan = make_plan()
         for frames_held in (7, "unlimited"):
-            with pytest.raises(InputError, match=f"up to 6 memory frames.*{frames_held}"):
+            with pytest.raises(InputError, match=f"at most 6 memory frames.*{frames_held}"):
                 Segmenter(plan, device=machine.backend, memory_frames=frames_held)
         with pytest.raises(InputError, match=r"fixed to 47x61.*build another plan"):
             Segmenter(plan, device=machine.backend, size=32)
