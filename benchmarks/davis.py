@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vos_deploy.errors import InputError
 from vos_deploy.files import DAVIS_LEVELS, entries, folders
 from vos_deploy.masks import object_ids, read_mask
+from vos_deploy.palette import VOID
 
 Year = Literal[2016, 2017]
 YEARS: tuple[Year, ...] = (2016, 2017)
@@ -52,6 +53,10 @@ class Clip:
         """Ids of the objects to follow: those in the first annotation."""
         first = self.annotations[0]
         ids = object_ids(self.labels(first))
+        if not ids and self.year == 2017 and (self.labels(first) == VOID).any():
+            raise InputError(
+                f"{first} holds only 0 and 255, as the masks of DAVIS 2016 do: give --year 2016"
+            )
         if not ids:
             raise InputError(
                 f"expected at least one object in the first annotation {first}, found none"

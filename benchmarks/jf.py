@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import progress
-from vos_deploy.errors import InputError
 from vos_deploy.results import ResultFolder
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
@@ -20,11 +19,14 @@ from .davis import YEARS, Clip, find_clips
 from .follow import Steps, follow
 from .measures import Statistics
 from .options import add_report_arguments
+from .result_files import find_results, read_results
 from .scores import ClipScore, overall, score_clip
 
 EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"
 TIMED = "Segmenter.step from the second frame on, without writing and scoring"
+COUNTED = "all but the first, which is given, and the last of a sequence, as in the DAVIS code"
 OVERALL = "overall"
+MAIN_FACTS = ("data", "frames", "results", "model", "size", "device", "threads", "timed")
 RECORD = "jf-run.json"
 
 
@@ -58,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", default="val", help="which list in ImageSets/")
     parser.add_argument("--resolution", default="480p", help="which level of the data set")
     parser.add_argument("--sequences", metavar="A,B", help="only these sequences")
+    parser.add_argument(
+        "--conditions", action="store_true", help="print all that the figures depend on"
+    )
     add_report_arguments(parser, "scores.csv, scores.json and, unless --results, masks/")
     add_segmenter_arguments(parser)
 
@@ -66,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
     names = args.sequences.split(",") if args.sequences else None
     folder = _result_folder(args)
     clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
-    facts: dict[str, Any] = {"data": f"DAVIS-{args.year} {args.set}, {len(clips)} sequences"}
+    facts: dict[str, Any] = {
+        "data": f"DAVIS-{args.year} {args.set}, {len(clips)} sequences",
+        "frames": COUNTED,
+    }
     facts |= conditions.machine()
     seconds: dict[str, float] = {}
     try:
@@ -116,19 +124,10 @@ def _first_masks(clip: Clip) -> list[NDArray[np.uint8]]:
 
 def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:
     """Scores masks on disk. Raises InputError before anything is scored if some are missing."""
-
-    def files(clip: Clip) -> list[Path]:
-        return [folder / clip.name / annotation.name for annotation in clip.scored]
-
-    expected = [path for clip in clips for path in files(clip)]
-    missing = [path for path in expected if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"expected {len(expected)} result masks in {folder}, found {len(missing)} missing, "
-            f"the first of them {missing[0]}"
-        )
+    files = find_results(clips, folder)
     return [
-        score_clip(clip, map(clip.labels, files(clip))) for clip in progress(clips, unit="clip")
+        score_clip(clip, read_results(clip, files[clip.name]))
+        for clip in progress(clips, unit="clip")
     ]
 
 
@@ -179,7 +178,15 @@ def _publish(
         print(report.to_json(data))
     else:
         print(report.table([_shown(row) for row in rows]))
-        print(report.listing(facts))
+        print(report.listing(facts if args.conditions else _main_facts(facts)))
+        if not args.conditions:
+            print("more of what the figures depend on: --conditions")
+
+
+def _main_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a score means at all."""
+    shown = {name: facts[name] for name in MAIN_FACTS if name in facts}
+    return shown | ({"cpu": facts["cpu"]} if "timed" in facts else {})
 
 
 def _row(name: str, clips: Sequence[ClipScore], seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -88,7 +88,13 @@ def _check(labels: Labels, truth: Labels, ids: list[int], name: str) -> None:
     if labels.shape != truth.shape:
         expected, found = ("x".join(map(str, array.shape)) for array in (truth, labels))
         raise InputError(f"expected the result for {name} at {expected}, found {found}")
-    unknown = sorted({int(i) for i in np.unique(labels)} - {0, *ids})
+    present = {int(i) for i in np.unique(labels)}
+    unknown = sorted(present - {0, *ids})
+    if present - {0} == {VOID}:
+        raise InputError(
+            f"the result for {name} is white on black, and here every object has an id: score it "
+            "with --year 2016, or save the ids"
+        )
     if unknown:
         raise InputError(
             f"expected the ids 0 (background) and {', '.join(map(str, ids))} in the result for "

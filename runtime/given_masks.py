@@ -1,23 +1,20 @@
 """The masks a run is given: which frame each one belongs to, and what it says."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
-from vos_deploy.files import entries, natural_key
+from vos_deploy.files import entries
+from vos_deploy.frame_names import FrameNames, by_number
 from vos_deploy.masks import object_ids, read_mask_kind
 from vos_deploy.palette import VOID
 
 logger = logging.getLogger(__name__)
-
-Key = TypeVar("Key")
 
 SHOWN = 5
 
@@ -73,7 +70,7 @@ class GivenMasks:
         if not self._path.is_dir():
             self._at = {0: self._path}
             return
-        find = _by_number if names is None else _Names(names).find
+        find = by_number if names is None else FrameNames(names).find
         unmatched = []
         for file in self.files:
             index = find(file.stem)
@@ -140,40 +137,6 @@ class GivenMasks:
                 f"{', '.join(map(str, present))}"
             )
         return f"found only background in {path}: paint object n with the value n"
-
-
-class _Names:
-    """Frames by their names: as text, without regard to case, to leading zeros, by number."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._exact = {name: index for index, name in enumerate(names)}
-        self._loose: dict[str, int | None] = {}
-        self._numbers: dict[int, int | None] = {}
-        for index, name in enumerate(names):
-            _add(self._loose, str(natural_key(name)[0]), index)
-            if (number := _by_number(name)) is not None:
-                _add(self._numbers, number, index)
-
-    def find(self, name: str) -> int | None:
-        if name in self._exact:
-            return self._exact[name]
-        if (index := self._loose.get(str(natural_key(name)[0]))) is not None:
-            return index
-        number = _by_number(name)
-        # A decimal is one number, and other words in a name may mean another clip.
-        whole = re.fullmatch(r"\D*[0-9]+\D*", name)
-        return self._numbers.get(number) if number is not None and whole else None
-
-
-def _add(table: dict[Key, int | None], key: Key, index: int) -> None:
-    """A key that two frames share names neither."""
-    table[key] = None if key in table else index
-
-
-def _by_number(name: str) -> int | None:
-    """The last number in a name."""
-    numbers = re.findall(r"[0-9]+", name)
-    return int(numbers[-1]) if numbers else None
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
-from vos_deploy.frames import Size, check_frame
+from vos_deploy.frames import LONGEST, Size, check_frame
 from vos_deploy.masks import check_mask, object_ids
 
 from . import backends, trackers
@@ -239,6 +239,12 @@ class Segmenter:
         size = frame.shape[0], frame.shape[1]
         if self._geometry is None or self._tracker is None:
             geometry = Geometry(size, self._size)
+            if isinstance(self._size, int) and min(geometry.working) != self._size:
+                logger.warning(
+                    "frames of %dx%d are long strips: they are worked on at %dx%d, the area of a "
+                    "frame of %dx%d",
+                    *size, *geometry.working, self._size, LONGEST * self._size,
+                )  # fmt: skip
             self._tracker = self._tracker_type.create(
                 self._backend, geometry.working, self._policy, self._options
             )

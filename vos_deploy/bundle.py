@@ -275,10 +275,13 @@ def check_replaceable(folder: Path) -> None:
 
 
 def _others(folder: Path) -> list[Path]:
-    """What lies in a model folder besides the model; a damaged manifest names no graphs."""
+    """What lies in a model folder besides the model; a damaged manifest names no graphs, and one
+    of something else is no part of it."""
     try:
-        graphs = json.loads((folder / MANIFEST).read_bytes())["graphs"].values()
-        own = {MANIFEST, *(graph["file"] for graph in graphs)}
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest.get("format") != FORMAT:
+            return [folder / MANIFEST]
+        own = {MANIFEST, *(graph["file"] for graph in manifest["graphs"].values())}
     except (ValueError, KeyError, TypeError, AttributeError):
         own = {MANIFEST, *(path.name for path in folder.glob("*.onnx"))}
     own |= {".DS_Store"}  # of a file manager, in every folder that somebody looked into

@@ -31,7 +31,7 @@ MUXER = {
 # Encoders in the order of preference. Both give every packet at once: nothing waits in them.
 ENCODERS = {
     "h264_nvenc": {"preset": "p4", "tune": "ull", "rc": "vbr", "cq": "23", "bf": "0"},
-    "libx264": {"preset": "superfast", "tune": "zerolatency", "crf": "21"},
+    "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "21"},
 }
 # What MP4 holds as it is; other sound is encoded as AAC.
 MP4_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "alac"})

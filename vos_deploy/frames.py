@@ -3,6 +3,7 @@
 A frame is uint8 [H, W, 3], RGB. A size is always (height, width).
 """
 
+import math
 from typing import Any
 
 import cv2
@@ -15,6 +16,8 @@ Size = tuple[int, int]
 
 # One token of a feature map at stride 16: a smaller frame holds nothing to follow.
 MIN_SIDE = 16
+# Longer side by shorter side: beyond it, it is the area that a size stands for.
+LONGEST = 2
 
 
 def check_frame(frame: Any) -> NDArray[np.uint8]:
@@ -39,7 +42,8 @@ def working_size(frame_size: Size, size: int | Size | None) -> Size:
     Args:
         frame_size: (height, width) of the frame.
         size: an int scales the shorter side to it and keeps the aspect ratio, a pair is taken
-            as (height, width), None keeps the frame's own size.
+            as (height, width), None keeps the frame's own size. With an int, a frame that is longer
+            than 2:1 gets the area of one of that shape: the work is bounded.
 
     Raises:
         InputError: a side of the result would be below 16 pixels.
@@ -49,6 +53,9 @@ def working_size(frame_size: Size, size: int | Size | None) -> Size:
     elif isinstance(size, int):
         scale = size / min(frame_size)
         height, width = (round(side * scale) for side in frame_size)
+        if max(height, width) > LONGEST * size >= LONGEST * MIN_SIDE:
+            scale = size * math.sqrt(LONGEST / (frame_size[0] * frame_size[1]))
+            height, width = (max(MIN_SIDE, round(side * scale)) for side in frame_size)
     else:
         height, width = size
     if min(height, width) < MIN_SIDE:

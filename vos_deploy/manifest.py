@@ -1,5 +1,6 @@
 """What a manifest says, in types, and how it is read from JSON."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,13 +164,22 @@ def is_plan(path: Path) -> bool:
 
 
 def export_command(folder: Path, method: str = DEMONSTRATION, *options: str) -> str:
-    """The command that exports a model to a folder."""
-    words = ["python -m vos_deploy.export --method", method, *options, "--output", str(folder)]
-    return " ".join(words)
+    """The command that exports a model to a folder; for a method whose weights do not ship, with
+    a place for them."""
+    weights = [] if method == DEMONSTRATION else ["--checkpoint", "WEIGHTS.pth"]
+    output = ["--output", shlex.quote(str(folder))]
+    return " ".join(["python -m vos_deploy.export --method", method, *weights, *options, *output])
 
 
 def mend(model: Path, method: str = DEMONSTRATION) -> str:
     """How an error about a model ends."""
     if is_plan(model):
         return plan.mend(model)
-    return f"export it with: {export_command(model, method)}"
+    return f"export it with: {export_command(_free(model), method)}"
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or a name beside it where something else than a model lies under this one."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        return folder.with_name(f"{folder.name}-model")
+    return folder

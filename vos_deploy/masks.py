@@ -178,14 +178,23 @@ def overlay(
         uint8 [H, W, 3], RGB; a new array.
     """
     painted = cv2.inRange(labels, np.array(1), np.array(VOID - 1))
-    colours = cv2.applyColorMap(labels, PALETTE[:, None])
-    blend = cv2.addWeighted(frame, 1 - alpha, colours, alpha, 0)
     result = frame.copy()
-    cv2.copyTo(blend, painted, result)
+    x, y, width, height = cv2.boundingRect(painted)
+    if not width:
+        return result
+    # Objects are a small part of most frames: the work is done where they are.
+    box = slice(y, y + height), slice(x, x + width)
+    colours = cv2.applyColorMap(np.ascontiguousarray(labels[box]), PALETTE[:, None])
+    blend = cv2.addWeighted(frame[box], 1 - alpha, colours, alpha, 0)
+    inside = painted[box]
     if outline:
         # Where a pixel's neighbourhood holds two labels, objects that touch each other included.
-        borders = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        result[(borders > 0) & (painted > 0)] = 255
+        borders = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[box]
+        points = cv2.findNonZero(cv2.min(borders, inside))
+        if points is not None:
+            columns, rows = points.reshape(-1, 2).T
+            blend[rows, columns] = 255
+    result[box] = cv2.copyTo(blend, inside, frame[box].copy())
     return result
 
 

@@ -3,6 +3,7 @@
 What the manifest says is the business of `vos_deploy.bundle`; here is only the archive around it.
 """
 
+import json
 import shlex
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -22,8 +23,20 @@ _DAMAGED = (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedErr
 
 def build_command(plan: Path, *options: str) -> str:
     """The command that builds a plan from the model folder of the same name beside it."""
-    folder = shlex.quote(f"{plan.with_suffix('')}/")
-    return " ".join(["vos-deploy-build", folder, "--output", shlex.quote(str(plan)), *options])
+    folder = plan.with_suffix("")
+    if not any(option.startswith("--size") for option in options) and not _is_fixed(folder):
+        options = ("--size 480x854", *options)
+    words = ["vos-deploy-build", shlex.quote(f"{folder}/"), "--output", shlex.quote(str(plan))]
+    return " ".join([*words, *options])
+
+
+def _is_fixed(folder: Path) -> bool:
+    """Whether the model in a folder is fixed to one size, which a build then need not name."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("size") is not None
 
 
 def mend(plan: Path) -> str:

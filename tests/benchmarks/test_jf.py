@@ -95,8 +95,8 @@ def test_missing_results_are_counted(davis, results, capsys):
     argv = ["jf", "--davis", str(davis), "--results", str(results)]
     assert run_command(main, argv) == 2
     message = capsys.readouterr().err
-    assert "found 2 missing" in message
-    assert f"the first of them {results / 'cat' / '00003.png'}" in message
+    assert "found 2 of them missing" in message
+    assert f"the first {results / 'cat' / '00003.png'}" in message
 
 
 def test_model_and_results_exclude_each_other(davis, capsys):

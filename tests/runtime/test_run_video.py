@@ -12,6 +12,7 @@ import pytest
 from tests.runtime.test_run import clip, command
 from tests.support.clips import sound_of, times_of, write_sound, write_times
 from tests.vos_deploy.conftest import grey, write_clip
+from vos_deploy.runtime.segmenter import Segmenter
 
 __all__ = ["clip", "command"]  # fixtures
 
@@ -89,3 +90,12 @@ def test_the_overlay_plays_everywhere(command, tmp_path, capsys):
         stream = container.streams.video[0]
         assert container.format.name.startswith("mov,mp4")
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_a_long_strip_costs_no_more_than_a_frame(make_model, caplog):
+    frame, mask = np.zeros((20, 1600, 3), np.uint8), np.zeros((20, 1600), np.uint8)
+    mask[:, 100:300] = 1
+    with Segmenter(make_model(short_side=64), threads=1) as segmenter:
+        assert segmenter.step(frame, mask).shape == mask.shape
+    (message,) = caplog.messages
+    assert message.startswith("frames of 20x1600 are long strips: they are worked on at 16x810")

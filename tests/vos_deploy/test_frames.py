@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vos_deploy.errors import InputError
 from vos_deploy.frames import (
@@ -26,6 +28,32 @@ def test_working_size(size, expected):
 
 def test_working_size_scales_the_shorter_side_of_upright_frames():
     assert working_size((1280, 720), 360) == (640, 360)
+
+
+@pytest.mark.parametrize(
+    ("frame", "size", "expected"),
+    [
+        ((480, 854), 240, (240, 427)),
+        ((720, 1280), 480, (480, 853)),
+        ((480, 960), 240, (240, 480)),
+        ((20, 1600), 240, (38, 3036)),
+        ((1600, 20), 240, (3036, 38)),
+        ((800, 1920), 480, (438, 1052)),
+        ((16, 20_000), 240, (16, 12_000)),
+    ],
+)
+def test_the_working_area_is_bounded(frame, size, expected):
+    height, width = working_size(frame, size)
+    assert (height, width) == expected
+    assert height * width <= 1.01 * 2 * size**2 or min(expected) == 16
+
+
+@given(st.tuples(st.integers(16, 4000), st.integers(16, 4000)), st.integers(16, 1000))
+def test_no_frame_costs_more_than_the_usual_one(frame, size):
+    height, width = working_size(frame, size)
+    assert height * width <= 2 * size**2 + height + width or min(height, width) == 16
+    if max(frame) <= 2 * min(frame):
+        assert min(height, width) == size
 
 
 @pytest.mark.parametrize("size", [0, -480, 8, (8, 64)])

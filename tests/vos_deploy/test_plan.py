@@ -119,7 +119,9 @@ def test_missing_plan_beside_its_folder(tmp_path: Path) -> None:
 
 
 def test_missing_plan_without_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"export a model with: .*--output .*stm && {BUILD}$"):
+    with pytest.raises(
+        ModelError, match=f"export a model with: .*--output .*stm && {BUILD} --size 480x854$"
+    ):
         Bundle.load(tmp_path / "stm.plan")
 
 

@@ -1,36 +1,29 @@
-"""Checkpoints on disk: every layout the official releases use, and our own.
-
-Nothing is ever unpickled beyond tensors and plain containers: where a release holds more beside its
-tensors, `restricted` reads these alone.
-"""
+"""Checkpoints on disk: every layout the official releases use, and our own."""
 
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ModelError
 from ..files import replacing
 from ..methods import METHODS, find_part
+from .checkpoint_files import read_state
 from .network import Network
-from .restricted import load_tensors
 
-# Where releases nest their state dict.
-NESTS = ("state_dict", "model", "network", "net")
 SHOWN_KEYS = 8
 
 
 @dataclass
 class Checkpoint:
-    """A state dict (no `module.` prefix), the method it belongs to and how to build that."""
+    """A state dict, its keys without what wrappers put before them; the method it belongs to, and
+    how to build that."""
 
     method: str
     config: dict[str, Any]
@@ -39,19 +32,17 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | Path, method: str | None = None) -> Checkpoint:
-    """Read `.pth`, `.pth.tar`, `.pt` or `.safetensors`; method and widths are read off the keys.
+    """Read a file of PyTorch or safetensors; method and widths are read off the keys.
 
-    Raises ModelError if the file is missing, damaged, needs unpickling of code, or holds another
-    method than `method`.
+    Raises ModelError if the file is missing, damaged, needs unpickling of code, holds numbers that
+    are not finite, or another method than `method`.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no checkpoint at {path}: give the path of a .pth or .safetensors file")
-    if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
-    else:
-        state, metadata = _read_torch(path)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    parts = [part for name in METHODS for part in find_part(name, "NETWORK").parts]
+    state, metadata = read_state(path, parts)
+    _check_finite(path, state)
     found, config = _recognise(path, state, method or metadata.get("method"))
     state = find_part(found, "NETWORK").adapt(state)
     if method is not None and method != found:
@@ -113,63 +104,13 @@ def save_checkpoint(
         temporary.write_bytes(save(state, {"vos_deploy": json.dumps(header)}))
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
-    except SafetensorError as error:
-        raise ModelError(f"{path} is not a complete .safetensors file: {error}") from error
-    # Half precision is a storage format here; networks compute in float32.
-    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    return state, json.loads(header.get("vos_deploy", "{}"))
-
-
-def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            content = load_tensors(path)
-            if not _is_state_dict(_unnested(content)):
-                raise
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} holds more than tensors and reading it would run code from the file. If you "
-            'trust it, convert it once: python -c "import torch; torch.save(torch.load('
-            f"'{path}', map_location='cpu', weights_only=False)['state_dict'], 'weights.pth')\""
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is not a complete PyTorch checkpoint: {error}") from error
-    metadata: dict[str, Any] = {}
-    state = _unnested(content)
-    if state is not content:
-        metadata = {k: v for k, v in content.items() if k in ("method", "config", "epoch")}
-    if not _is_state_dict(state):
-        raise ModelError(
-            f"{path} is not a state dict: expected tensors by name, bare or under one of "
-            f"{', '.join(NESTS)}"
-        )
-    return dict(state), metadata
-
-
-def _unnested(content: Any) -> Any:
-    """The state dict of a release, if it lies where releases put it; else `content` itself."""
-    parts = [part for method in METHODS for part in find_part(method, "NETWORK").parts]
-    if isinstance(content, dict) and any(isinstance(content.get(part), dict) for part in parts):
-        return {
-            f"{part}.{key.removeprefix('module.')}": value
-            for part in parts
-            for key, value in content.get(part, {}).items()
-        }
-    for nest in NESTS:
-        if isinstance(content, dict) and isinstance(content.get(nest), dict):
-            return content[nest]
-    return content
-
-
-def _is_state_dict(content: Any) -> bool:
-    return isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
+def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
+    for key, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(
+                f"{path} holds numbers that are not finite, in {key}: its training had failed, or "
+                "the file is damaged; take an earlier checkpoint"
+            )
 
 
 def _recognise(

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from .checkpoint_files import read_state
 
 STAGES = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
 
@@ -33,15 +33,11 @@ def load_imagenet(
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no ImageNet weights at {path}")
-    source = (
-        load_file(path)
-        if path.suffix == ".safetensors"
-        else torch.load(path, map_location="cpu", weights_only=True)
-    )
+    source, _ = read_state(path)
     state: dict[str, Tensor] = {}
-    for key, value in source.items():
-        first, _, rest = key.partition(".")
-        state[f"{stages.get(first, first)}.{rest}"] = value.float()
+    for name, tensor in source.items():
+        first, _, rest = name.partition(".")
+        state[f"{stages.get(first, first)}.{rest}"] = tensor.float()
     folded = "bn1.weight" not in state
     own = trunk.state_dict()
     held = {key.split(".")[0] for key in state}

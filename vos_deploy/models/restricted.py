@@ -48,8 +48,8 @@ def load_tensors(path: Path) -> Any:
         (plain_dict if name == "collections.defaultdict" else Placeholder, name)
         for name in sorted(_globals(path))
     ]
-    with torch.serialization.safe_globals(names):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(names), path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _globals(path: Path) -> set[str]:
