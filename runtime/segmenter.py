@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -24,6 +24,8 @@ from .options import configure
 
 logger = logging.getLogger(__name__)
 
+# So many objects that vanish at the working size, and more than half of all, are no objects.
+SPECKS = 8
 UNLIMITED: Literal["unlimited"] = "unlimited"
 
 
@@ -119,6 +121,8 @@ class Segmenter:
         frame = check_frame(frame)
         drawn = self._check_drawn(frame, mask, objects)
         geometry, tracker = self._start(frame)
+        if drawn is not None:
+            self._check_visible(geometry, *drawn)
         image = geometry.fit_frame(frame)
         prepared = perf_counter()
         self._backend.timings.clear()
@@ -258,6 +262,26 @@ class Segmenter:
             )
         return self._geometry, self._tracker
 
+    def _check_visible(
+        self, geometry: Geometry, mask: NDArray[np.uint8], ids: Sequence[int]
+    ) -> None:
+        """Warn of objects that are too small to be followed; many of them are none."""
+        unseen = sorted(set(ids).difference(object_ids(geometry.fit_mask(mask))))
+        size = "x".join(map(str, geometry.working))
+        if len(unseen) >= SPECKS and 2 * len(unseen) > len(ids):
+            if not self._objects.ids:
+                self.reset()  # the next frame may be of another size
+            raise InputError(
+                f"{len(unseen)} of {len(ids)} objects in the mask are too small to be seen at the "
+                f"working size of {size}: are its values object ids? Choose some with `objects`, "
+                "or a larger size"
+            )
+        if unseen:
+            logger.warning(
+                "too small to be seen at the working size of %s: object %s",
+                size, ", ".join(map(str, unseen)),
+            )  # fmt: skip
+
     def _annotate(
         self,
         geometry: Geometry,
@@ -269,12 +293,6 @@ class Segmenter:
         self._objects.add(object_id for object_id in ids if object_id not in self._objects.ids)
         slots = {object_id: self._objects.slot(object_id) for object_id in ids}
         fitted = geometry.fit_mask(mask)
-        for object_id in set(ids).difference(object_ids(fitted)):
-            logger.warning(
-                "object %d is too small to be seen at the working size of %dx%d",
-                object_id,
-                *geometry.working,
-            )
         predicted = tracker.estimate()
         tracker.annotate(overwrite(predicted, fitted, slots), slots.values())
         # The caller gets the mask back as it was drawn, not as it was resized.

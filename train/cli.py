@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from vos_deploy.commands import Parser, run_command, setup_logging
@@ -17,7 +18,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.methods import DEMONSTRATION, METHODS, find_part
 from vos_deploy.options import add_flags, build
 
-from .apart import check_apart
+from .apart import MODEL, check_apart
 from .options import TrainOptions, read_toml, to_toml
 from .stage import Stage, Training
 
@@ -171,6 +172,7 @@ def train(run: Run) -> None:
     options = run.options
     rank = os.environ.get("RANK", "0")  # set by torchrun; each process has its own list
     bad = BadFiles(options.output / ("bad_files.txt" if rank == "0" else f"bad_files.{rank}.txt"))
+    logger.info("looking through the data")
     clips = build_clips(options, bad)  # wrong folders show here, before anything is built
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -186,15 +188,24 @@ def train(run: Run) -> None:
         if per_iteration != published and run.stage.needs:
             logger.warning("%d clips a step; published: %d", per_iteration, published)
         logger.info(
-            "%d iterations, %.1f epochs of %d clips", options.iterations, epochs, clips.epoch_clips
-        )
+            "%d iterations, %.1f epochs of %d clips, on %s; building the network",
+            options.iterations, epochs, clips.epoch_clips, processes.device,
+        )  # fmt: skip
         # Clips draw from their own generators: this is for the initial weights.
         torch.manual_seed(options.seed)
         task = task_type.build(options)
         Trainer(task, clips, options, processes, run.name, epochs, bad).train()
         bad.warn()
+        if processes.first:
+            print(f"wrote {options.output / MODEL}; export it with: {export_line(run)}")
     finally:
         processes.close()
+
+
+def export_line(run: Run) -> str:
+    """The command that exports what a run has learnt."""
+    weights = quote(str(run.options.output / MODEL))
+    return f"vos-deploy-export --method {run.method} --checkpoint {weights} --output {run.method}/"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

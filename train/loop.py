@@ -27,6 +27,7 @@ from . import checkpoints
 from .apart import LAST
 from .data.files import BadFiles
 from .data.mixture import Sample, collate
+from .interruption import Interruption, ignore_interruption
 from .options import TrainOptions
 from .processes import Processes, random_state, restore_random_state
 from .schedule import Step, learning_rate
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 Batches = Iterator[tuple[dict[str, Tensor], list[tuple[str, str]]]]
 LINE_EVERY = 50
+# The first line comes sooner: whoever waits for it sees that all is well, and how long it takes.
+FIRST_LINE = 10
 
 
 class Trainer:
@@ -96,40 +99,54 @@ class Trainer:
         return Step(self.iteration, self.options.iterations, self.epochs)
 
     def train(self) -> None:
-        """Run up to `options.iterations`, from where `last.pth` stopped if it is there."""
+        """Run up to `options.iterations`, from where `last.pth` stopped if it is there.
+
+        Raises KeyboardInterrupt after Ctrl-C, with the step done and saved.
+        """
         options, first = self.options, self.processes.first
         options.output.mkdir(parents=True, exist_ok=True)
         if self.last.is_file():
             self.resume()
         log = SummaryWriter(str(options.output), purge_step=self.iteration) if first else None
-        batches = self.batches()
         bar = tqdm(
             initial=self.iteration, total=options.iterations, disable=None if first else True
         )
-        smooth, since = None, time.perf_counter()
         try:
-            while self.iteration < options.iterations:
-                pictures = bool(first and options.pictures_every
-                                and self.iteration % options.pictures_every == 0)  # fmt: skip
-                losses = self.step(batches, pictures)
-                self.iteration += 1
-                smooth = losses["loss"] if smooth is None else 0.98 * smooth + 0.02 * losses["loss"]
-                bar.update()
-                bar.set_postfix(loss=f"{smooth:.4f}")
-                if log is not None:
-                    self.log(log, losses)
-                if first and self.iteration % LINE_EVERY == 0:
-                    pace = (time.perf_counter() - since) / LINE_EVERY
-                    since = time.perf_counter()
-                    logger.info("%s", self.line(smooth, pace))
-                if self.iteration % options.save_every == 0:
-                    self.save()
-            if self.saved != self.iteration:
-                self.save()
+            # Several processes would each stop at a step of their own.
+            with Interruption(self.processes.count == 1) as stop:
+                self.steps(bar, log, stop)
         finally:
             bar.close()
             if log is not None:
                 log.close()
+
+    def steps(self, bar: Any, log: SummaryWriter | None, stop: Interruption) -> None:
+        """All steps that are left, with a line in the terminal and a checkpoint from time to
+        time."""
+        options, first = self.options, self.processes.first
+        batches = self.batches()
+        smooth, since, counted = None, time.perf_counter(), self.iteration
+        while self.iteration < options.iterations:
+            pictures = bool(first and options.pictures_every
+                            and self.iteration % options.pictures_every == 0)  # fmt: skip
+            losses = self.step(batches, pictures)
+            self.iteration += 1
+            smooth = losses["loss"] if smooth is None else 0.98 * smooth + 0.02 * losses["loss"]
+            bar.update()
+            bar.set_postfix(loss=f"{smooth:.4f}")
+            if log is not None:
+                self.log(log, losses)
+            if first and (self.iteration == FIRST_LINE or self.iteration % LINE_EVERY == 0):
+                pace = (time.perf_counter() - since) / (self.iteration - counted)
+                since, counted = time.perf_counter(), self.iteration
+                logger.info("%s", self.line(smooth, pace))
+            if stop.asked or self.iteration % options.save_every == 0:
+                self.save()
+            if stop.asked:
+                logger.warning("saved at %d; the same command goes on from there", self.iteration)
+                raise KeyboardInterrupt
+        if self.saved != self.iteration:
+            self.save()
 
     def line(self, loss: float, pace: float) -> str:
         """How far, how well, how fast and how long still; pace: seconds of an iteration."""
@@ -265,5 +282,6 @@ def picture(frames: Tensor, labels: Tensor) -> Any:
 
 def _one_thread(worker: int) -> None:
     # Workers run beside the training threads: one thread each.
+    ignore_interruption()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

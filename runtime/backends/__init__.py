@@ -8,6 +8,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 
 from .base import Array, Backend
+from .driver import has_driver
 
 __all__ = ["Array", "Backend", "create"]
 
@@ -53,7 +54,16 @@ def create(
         )
     module, name = _BACKENDS[device]
     backend: type[Backend] = getattr(import_module(f".{module}", __name__), name)
-    return backend(bundle, threads)
+    try:
+        return backend(bundle, threads)
+    except InputError as error:
+        if bundle.engine is None or has_driver():
+            raise
+        folder = bundle.path.with_suffix("")
+        raise InputError(
+            f"no GPU here, and {bundle.path} runs on an NVIDIA GPU; use the model folder that it "
+            f"was built from: --model {folder}/ ({error})"
+        ) from error
 
 
 def _device_for_graphs() -> str:

@@ -32,7 +32,7 @@ def import_cuda() -> Any:
     except ImportError as error:  # also where there is no NVIDIA driver
         raise InputError(
             f"PyCUDA cannot be imported ({error}); it needs an NVIDIA driver; install it with: "
-            'pip install "vos_deploy[tensorrt]"'
+            "pip install pycuda"
         ) from error
     try:
         driver.init()

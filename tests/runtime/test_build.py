@@ -15,6 +15,7 @@ from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
 from vos_deploy.runtime import build as build_module
 from vos_deploy.runtime.backends.cuda import Gpu
+from vos_deploy.runtime.backends.tensorrt import library
 from vos_deploy.runtime.backends.tensorrt.builder import EngineError
 from vos_deploy.runtime.backends.tensorrt.compatibility import rebuild_command
 from vos_deploy.runtime.build import build, main
@@ -86,10 +87,13 @@ def test_more_objects_than_the_model_takes(one_of, capsys):
     assert "takes at most 2 objects, got --max-objects 3" in refused(arguments, capsys)
 
 
-def test_no_tensorrt(one_of, capsys, monkeypatch):
+@pytest.mark.parametrize(("driver", "extra"), [(True, "tensorrt"), (False, "rtx")])
+def test_no_tensorrt(one_of, capsys, monkeypatch, driver, extra):
+    monkeypatch.setattr(library, "has_driver", lambda: driver)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert 'pip install "vos_deploy[tensorrt]"' in refused([one_of(), "--size", "32x48"], capsys)
+    error = refused([one_of(), "--size", "32x48"], capsys)
+    assert f'pip install "vos_deploy[{extra}]"' in error
 
 
 def test_output_that_is_no_plan(one_of, tmp_path, capsys):

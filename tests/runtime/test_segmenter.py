@@ -166,7 +166,7 @@ class TestSizes:
         mask[95, 127] = 2
         segmenter = make_segmenter(size=32)
         assert segmenter.step(frame, mask)[95, 127] == 2
-        assert "object 2 is too small to be seen at the working size of 32x43" in caplog.text
+        assert "too small to be seen at the working size of 32x43: object 2" in caplog.text
 
 
 class TestMasksGivenLater:

@@ -149,12 +149,12 @@ def test_other_options_do_not_continue_a_run(
     run = ["--iterations", "2", "--output", str(tmp_path / "run")]
     wide = ["--davis", str(davis), *QUICK, "--backbone", "resnet18", "--key-dim", "16"]
     assert main([*wide, *run]) == 2
-    assert "does not continue this run (its network differs)" in capsys.readouterr().err
+    assert "belongs to another run (its network differs)" in capsys.readouterr().err
     assert main([*NARROW, *QUICK, "--stage", "main", "--davis", str(davis), *run]) == 2
-    assert "does not continue this run (it is of stm, stage mixed)" in capsys.readouterr().err
+    assert "belongs to another run (it is of stm, stage mixed)" in capsys.readouterr().err
     (tmp_path / "run/last.pth").write_bytes(b"cut short")
     assert main([*NARROW, *QUICK, "--davis", str(davis), *run]) == 2
-    assert "does not continue this run" in capsys.readouterr().err
+    assert "belongs to another run" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_with_other_options_says_so(
@@ -163,7 +163,7 @@ def test_a_run_that_goes_on_with_other_options_says_so(
     train(tmp_path / "run", davis, 1)
     train(tmp_path / "run", davis, 2, "--learning-rate", "1e-4", "--save-every", "7")
     printed = capsys.readouterr().err
-    assert "goes on with other options: iterations was 1; learning_rate was 0.001" in printed
+    assert "resumes with different options: iterations was 1; learning_rate was 0.001" in printed
     assert "save_every" not in printed
 
 
@@ -215,7 +215,7 @@ def test_bad_files_are_listed_beside_the_checkpoints(
         assert main([*NARROW, *QUICK, "--batch", "2", "--workers", "1", *arguments]) == 0
     lines = (tmp_path / "run/bad_files.txt").read_text().splitlines()
     assert f"mask without a picture\t{root / 'mask/alone.png'}" in lines
-    broken = [line for line in lines if line.startswith("picture missing or damaged\t")]
+    broken = [line for line in lines if line.startswith("image missing or damaged\t")]
     assert 1 <= len(broken) <= 4
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vos_deploy.errors import InputError
 
+from ..driver import has_driver
+
 if TYPE_CHECKING:
     import tensorrt as trt
 
@@ -25,13 +27,16 @@ def import_runtime(name: str = "auto") -> Any:
             return import_module(candidate)
         except (ImportError, OSError) as error:  # OSError: one of its shared libraries
             errors.append(f"{candidate}: {error}")
-    install = 'pip install "vos_deploy[rtx]"' if name == "tensorrt_rtx" else INSTALL
+    # TensorRT for RTX builds plans without a GPU, the other one does not.
+    rtx = name == "tensorrt_rtx" or (name == "auto" and not has_driver())
     raise InputError(
-        f"TensorRT cannot be imported ({'; '.join(errors)}); install it with: {install}"
+        f"TensorRT cannot be imported ({'; '.join(errors)}); install it with: "
+        f"{INSTALL_RTX if rtx else INSTALL}"
     )
 
 
 INSTALL = 'pip install "vos_deploy[tensorrt]"'
+INSTALL_RTX = 'pip install "vos_deploy[rtx]"'
 
 
 def runtime_name(module: Any) -> str:

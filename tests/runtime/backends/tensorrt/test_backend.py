@@ -271,6 +271,14 @@ class TestChoice:
         ):
             backends.create(Bundle.load(make_plan()))
 
+    def test_a_plan_without_a_gpu(self, make_plan, monkeypatch):
+        monkeypatch.setattr(backends, "has_driver", lambda: False)
+        plan = make_plan()
+        folder = str(plan).removesuffix(".plan")
+        with pytest.raises(InputError, match=r"no GPU here, and .*model folder") as caught:
+            backends.create(Bundle.load(plan))
+        assert f"--model {folder}/" in str(caught.value)
+
     @pytest.mark.parametrize("device", ["cpu", "cuda"])
     def test_a_plan_runs_nowhere_else(self, make_plan, device):
         with pytest.raises(InputError, match=f"is a TensorRT plan, got device '{device}'"):

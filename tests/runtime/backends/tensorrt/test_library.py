@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from vos_deploy.errors import InputError
+from vos_deploy.runtime.backends.tensorrt import library
 from vos_deploy.runtime.backends.tensorrt.library import Log, import_runtime
 
 STUB = Path(__file__).parents[4] / "typings" / "tensorrt" / "__init__.pyi"
@@ -29,13 +30,18 @@ def nothing_installed(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
-def test_nothing_installed(nothing_installed):
+def test_nothing_installed(nothing_installed, monkeypatch):
+    monkeypatch.setattr(library, "has_driver", lambda: True)
     with pytest.raises(
         InputError, match=r'^TensorRT cannot.*pip install "vos_deploy\[tensorrt\]"$'
     ):
         import_runtime()
     with pytest.raises(InputError, match=r'pip install "vos_deploy\[rtx\]"$'):
         import_runtime("tensorrt_rtx")
+    # Without a GPU only TensorRT for RTX is of any use, and the other does not install.
+    monkeypatch.setattr(library, "has_driver", lambda: False)
+    with pytest.raises(InputError, match=r'pip install "vos_deploy\[rtx\]"$'):
+        import_runtime()
 
 
 def test_auto_prefers_tensorrt(nothing_installed, monkeypatch):
