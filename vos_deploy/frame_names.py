@@ -19,7 +19,8 @@ class FrameNames:
         self._numbers: dict[int, int | None] = {}
         for index, name in enumerate(names):
             _add(self._loose, str(natural_key(name)[0]), index)
-            if (number := by_number(name)) is not None:
+            # The last number of 0.5 is no number by itself.
+            if (number := by_number(name)) is not None and not re.search(r"[0-9]\.[0-9]", name):
                 _add(self._numbers, number, index)
 
     def find(self, name: str) -> int | None:

@@ -151,7 +151,7 @@ def test_other_options_do_not_continue_a_run(
     assert main([*wide, *run]) == 2
     assert "belongs to another run (its network differs)" in capsys.readouterr().err
     assert main([*NARROW, *QUICK, "--stage", "main", "--davis", str(davis), *run]) == 2
-    assert "belongs to another run (it is of stm, stage mixed)" in capsys.readouterr().err
+    assert "belongs to another run (it is from stm, stage mixed)" in capsys.readouterr().err
     (tmp_path / "run/last.pth").write_bytes(b"cut short")
     assert main([*NARROW, *QUICK, "--davis", str(davis), *run]) == 2
     assert "belongs to another run" in capsys.readouterr().err
