@@ -30,7 +30,15 @@ MUXER = {
 }
 # Encoders in the order of preference. Both give every packet at once: nothing waits in them.
 ENCODERS = {
-    "h264_nvenc": {"preset": "p4", "tune": "ull", "rc": "vbr", "cq": "23", "bf": "0"},
+    "h264_nvenc": {
+        "preset": "p4",
+        "tune": "ull",
+        "rc": "vbr",
+        "cq": "23",
+        "bf": "0",
+        "delay": "0",
+        "zerolatency": "1",
+    },
     "libx264": {"preset": "ultrafast", "tune": "zerolatency", "crf": "21"},
 }
 # What MP4 holds as it is; other sound is encoded as AAC.
@@ -101,7 +109,7 @@ class Encoder:
 
 
 def _video_stream(container: OutputContainer, size: tuple[int, int], fps: float) -> VideoStream:
-    codec = encoder_name()
+    codec = encoder_name(size)
     rate = Fraction(fps).limit_denominator(CLOCK)
     stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=ENCODERS[codec]))
     stream.height, stream.width = size
@@ -112,14 +120,15 @@ def _video_stream(container: OutputContainer, size: tuple[int, int], fps: float)
 
 
 @functools.cache
-def encoder_name() -> str:
-    """The H.264 encoder of the GPU where there is one that works, or else x264."""
+def encoder_name(size: tuple[int, int]) -> str:
+    """The H.264 encoder of the GPU where there is one that takes frames of (height, width), or else
+    x264. GPUs take none that are very small or very large."""
     for name, options in ENCODERS.items():
         if name not in av.codecs_available:
             continue
         try:
             probe: Any = av.CodecContext.create(name, "w")
-            probe.width, probe.height, probe.pix_fmt = 640, 480, "yuv420p"
+            probe.height, probe.width, probe.pix_fmt = *size, "yuv420p"
             probe.time_base, probe.options = Fraction(1, 30), options
             probe.open()
         except (av.FFmpegError, OSError, ValueError):
