@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vos_deploy.models.shared_keys import KeyEncoder, normalize
+from vos_deploy.models.shared_keys import normalize
 
 from .data.mixture import Sample
 
@@ -74,15 +74,16 @@ def align_keys(
 
 @torch.no_grad()
 def align_shared_key(
-    encoder: KeyEncoder,
+    encoder: Callable[[Tensor], tuple[Tensor, ...]],
     head: nn.Conv2d,
     clips: Dataset[Sample],
     samples: int = 300,
     sharpness: float = 8.0,
 ) -> None:
     """The same where one key serves as query and memory key and similarity is the negative squared
-    distance: `head` becomes the whitened principal components of f16, scaled so
-    that a position scores `sharpness` more with itself than with another on average.
+    distance: `head` becomes the whitened principal components of f16, the first that `encoder`
+    gives of normalised frames [1, 3, H, W], scaled so that a position scores `sharpness` more with
+    itself than with another on average.
     """
     features = torch.cat(
         [tokens(encoder(normalize(clips[i].tensors["frames"][:1]))[0]) for i in range(samples)]

@@ -70,9 +70,11 @@ class Trainer:
         task.train()
         for name, parameter in task.model.named_parameters():
             parameter.requires_grad = not task.frozen(name)
-        self.optimizer = torch.optim.Adam(
+        adam = torch.optim.AdamW if options.decoupled_decay else torch.optim.Adam
+        self.optimizer = adam(
             task.parameter_groups(),
             options.learning_rate,
+            eps=options.epsilon,
             weight_decay=options.weight_decay,
             amsgrad=options.amsgrad,
         )

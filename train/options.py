@@ -140,6 +140,8 @@ class TrainOptions(Options):
     accumulate: int = option(1, "gradient accumulation steps per batch", "learning", at_least=1)
     learning_rate: float = option(1e-5, "of the Adam optimiser", "learning", at_least=0)
     weight_decay: float = option(0.0, "of the Adam optimiser", "learning")
+    decoupled_decay: bool = option(False, "decoupled weight decay: the AdamW optimiser", "learning")
+    epsilon: float = option(1e-8, "epsilon of the Adam optimiser", "learning", at_least=0)
     amsgrad: bool = option(False, "use the AMSGrad variant of Adam", "learning")
     schedule: str = option(
         "constant", "learning-rate schedule", "learning", choices=("constant", "cosine", "steps")

@@ -176,5 +176,7 @@ class SharedKeys(Tracker, Generic[M]):
         before = self.backend.download(self.probabilities)
         padded = np.zeros((len(probabilities) - 1, *self.map_size), np.float32)
         padded[: len(before) - 1] = before[1:]
+        # Nothing is drawn in the padding.
+        padded[np.array(self.annotated)] = 0
         interior(padded, self.size)[:] = probabilities[1:]
         return aggregate(padded)

@@ -23,7 +23,7 @@ CUTS = {
     "imsfr": ["E_davis17/prob_s4", "E_davis17/argmax"],
     "stcn": ["late.prob_s8", "late.mask"],
     "xmem": [f"{run}.{name}" for run in ("late", "long") for name in ("prob_s8", "mask")],
-    "cutie": ["small.long.prob_s8", "small.long.mask"],
+    "cutie": [f"small.{run}.{name}" for run in ("add", "long") for name in ("prob_s8", "mask")],
     "gfrtm": ["M/labels", *(f"M/f{t}/o{i}/gate" for t in range(1, 6) for i in (1, 2))],
 }
 

@@ -130,8 +130,9 @@ RUNS = {
 }
 
 
-# The one that is recorded in `tests/golden` as well: it consolidates and evicts.
-EVERYWHERE = "small.long"
+# Those that are recorded in `tests/golden` as well: one consolidates and evicts, in the other an
+# object comes late.
+LONG, LATE = "small.long", "small.add"
 
 
 def shapes(name: str) -> dict[str, list[int]]:

@@ -21,6 +21,17 @@ STCN_STILLS = {
     "repeat": ("BIG=5", "HRSOD=5"), **STCN_OPTIMISER,
 }  # fmt: skip
 
+CUTIE = {
+    "batch": 4, "learning_rate": 1e-4, "weight_decay": 1e-3, "decoupled_decay": True,
+    "slow": ("pixel_encoder=0.1",), "clip_gradient": 3, "deep_update": 0.2, "auxiliary": 0.01,
+    "backbone": "resnet50", "width": 256, "seed": 14159265,
+}  # fmt: skip
+CUTIE_VIDEOS = {
+    "crop": "480", "frames": 8, "reference_frames": 3, "objects": 3, "single_object": False,
+    "points": 12_544, "schedule": "steps", "gamma": 0.1, "amp": "fp16", "epsilon": 1e-6,
+    "repeat": ("davis=2", "youtube=1"), "reverse": 0.5, "video_augmentation": "cutie",
+}  # fmt: skip
+
 # method, stage, processes, what must be given, the stage before, options.
 PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("stm", "pretrain", 4, ("stills",), "", {
@@ -111,6 +122,18 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 150_000, "milestones": (125_000,),
         "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
     }),
+    ("cutie", "pre", 4, ("stills",), "", {
+        **CUTIE, "crop": "384", "frames": 3, "reference_frames": 2, "objects": 1,
+        "single_object": True, "points": 8_192, "iterations": 80_000, "schedule": "constant",
+        "repeat": ("BIG=5", "HRSOD=5"), "still_augmentation": "cutie", "amp": "none",
+        "epsilon": 1e-8,
+    }),
+    ("cutie", "main", 4, ("davis", "youtube"), "pre", {
+        **CUTIE, **CUTIE_VIDEOS, "iterations": 125_000, "milestones": (100_000, 115_000),
+    }),
+    ("cutie", "mega", 4, ("davis", "youtube"), "pre", {
+        **CUTIE, **CUTIE_VIDEOS, "iterations": 175_000, "milestones": (140_000, 160_000),
+    }),
     ("gfrtm", "main", 1, ("davis", "youtube"), "", {
         "crop": "480x854", "frames": 6, "objects": 1, "per_object": True, "order": "random",
         "batch": 8, "epochs": 260, "learning_rate": 5e-4, "amsgrad": True, "weight_decay": 1e-5,
@@ -150,7 +173,8 @@ def test_published_values(
 
 
 def test_every_stage_is_written_out() -> None:
-    written = {(row[0], row[1]) for row in PUBLISHED} | {("stm", "mixed"), ("stcn", "mixed")}
+    written = {(row[0], row[1]) for row in PUBLISHED}
+    written |= {(method, "mixed") for method in ("stm", "stcn", "cutie")}
     assert written == {(m, s) for m in METHODS for s in find_part(m, "TRAINING").stages}
 
 
@@ -193,6 +217,15 @@ def test_gaps_of_stcn(method: str) -> None:
     for stage in ("2", "3"):
         assert skips(method, stage, shares) == [5, 5, 10, 15, 20, 25, 25, 25, 25, 5, 5]
         assert skips(method, stage, shares, True) == [1, 1, 2, 3, 4, 5, 5, 5, 5, 1, 1]
+
+
+def test_gaps_of_cutie() -> None:
+    # The next frame is at most floor(g / 2) or floor(g / 5) away, g = 5, 10, 15, 5: one less is
+    # left out.
+    shares = [0, 0.09, 0.1, 0.29, 0.3, 0.79, 0.8, 1]
+    for stage in ("main", "mega"):
+        assert skips("cutie", stage, shares) == [1, 1, 4, 4, 6, 6, 1, 1]
+        assert skips("cutie", stage, shares, True) == [0, 0, 1, 1, 2, 2, 0, 0]
 
 
 def test_steps_of_rmnet() -> None:

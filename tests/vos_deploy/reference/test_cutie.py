@@ -10,14 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
-from tests.support.cutie import EVERYWHERE, LONG_TERM, RUNS, recorded  # noqa: E402
+from tests.support.cutie import LONG, LONG_TERM, RUNS, recorded  # noqa: E402
 from tests.support.golden import needs_golden  # noqa: E402
 from vos_deploy.models.cutie import Cutie  # noqa: E402
 from vos_deploy.reference.cutie import CutieReference  # noqa: E402
 from vos_deploy.reference.cutie.loop import stagger_set  # noqa: E402
 
 
-@pytest.mark.parametrize("name", golden.params(RUNS, {EVERYWHERE}, EVERYWHERE))
+@pytest.mark.parametrize("name", golden.params(RUNS, {LONG}, LONG))
 def test_recorded_run(name: str) -> None:
     run = RUNS[name]
     loop = CutieReference(

@@ -24,7 +24,7 @@ class Upsample(nn.Module):
         """coarse [B*K, C, h, w], doubled, joined by the frame's skip [B, C, 2h, 2w]."""
         # A fixed factor, which TensorRT asks for; the sides are multiples of 16.
         doubled = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
-        return self.out_conv(doubled + per_object(skip, len(coarse)))
+        return self.out_conv(doubled + per_object(skip, coarse.shape[0]))
 
 
 class DecoderSensoryUpdate(SensoryUpdate):

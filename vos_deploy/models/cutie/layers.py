@@ -70,7 +70,7 @@ class FeatureFusion(nn.Module):
     def join(self, shared: Tensor, g: Tensor) -> Tensor:
         """What `shared` returned and maps of objects [B*K, Cg, h, w] -> [B*K, C, h, w]."""
         own = self.distributor.g_transform(g)
-        return self.block2(self.block1(per_object(shared, len(own)) + own))
+        return self.block2(self.block1(per_object(shared, own.shape[0]) + own))
 
 
 class SensoryUpdate(nn.Module):

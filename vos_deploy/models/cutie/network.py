@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..anisotropic import anisotropic_similarity, top_k_weights
 from ..network import Network
 from ..resnet import BACKBONES
-from ..shared_keys import KeyEncoder
+from ..shared_keys import KeyEncoder, key_backbone
 from .decoder import MaskDecoder
 from .encoders import KeyProjection, Keys, MaskEncoder, ObjectSummarizer, others_of
 from .layers import FeatureFusion
@@ -111,9 +111,14 @@ class Cutie(Network):
         stem, fused = (state.get(key) for key in MASK_INPUTS)
         if stem is None or fused is None or "object_transformer.query_init.weight" not in state:
             return None
-        deep = "pixel_encoder.res2.0.conv3.weight" in state
+        own = "pixel_encoder."
+        encoder = {
+            f"key_encoder.{key.removeprefix(own)}": value
+            for key, value in state.items()
+            if key.startswith(own)
+        }
         return {
-            "backbone": "resnet50" if deep else "resnet18",
+            "backbone": key_backbone(encoder) or "resnet50",
             "width": fused.shape[0],
             "single_object": stem.shape[1] == 4,
         }

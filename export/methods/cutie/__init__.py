@@ -1,0 +1,5 @@
+"""Cutie's graphs."""
+
+from .graphs import EXPORT
+
+__all__ = ["EXPORT"]

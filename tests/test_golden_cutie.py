@@ -1,0 +1,67 @@
+"""The whole way of an official checkpoint: file, export, Segmenter, the official numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from tests.support import golden, models  # noqa: E402
+from tests.support.cutie import LATE, RUNS, recorded, state  # noqa: E402
+from vos_deploy.bundle import Bundle  # noqa: E402
+from vos_deploy.export.methods.cutie import EXPORT  # noqa: E402
+from vos_deploy.export.verify import TOLERANCES, Errors, SideBySide, in_float32  # noqa: E402
+from vos_deploy.runtime.backends import Backend  # noqa: E402
+from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend  # noqa: E402
+from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
+from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
+
+# What the published loop alone does: frames that are mirrored, shrunk or memorised for good.
+EXPORTED = [name for name, run in RUNS.items() if not run.special]
+# With these weights the slightest difference grows from frame to frame, and in these runs rounding
+# tips a decision: which pixels a query looks at, which tokens are the best. They are followed step
+# by step: the loop goes on with what PyTorch computes, and every graph has to agree with it.
+STEP_BY_STEP = {"small.odd", "small.top10", "small.fifo"}
+# From then on the memory of the longest run holds the same frames twice, and which of two tokens
+# with one key is among the best depends on their order, which is not the official one here.
+WITHOUT_TIES = 8
+
+
+def exported(weights: str, size: str) -> Path:
+    """Exported from a checkpoint that looks like the official file."""
+    name = f"cutie-{weights}-{size}-recorded"
+    return models.exported(name, "cutie", lambda: state(weights), "--size", size)
+
+
+@pytest.mark.parametrize("name", golden.params(EXPORTED, {LATE}, LATE))
+def test_official_run(name: str) -> None:
+    run = replace(RUNS[name], frames=min(RUNS[name].frames, WITHOUT_TIES))
+    specs = EXPORT.graphs(recorded(run.weights)) if name in STEP_BY_STEP else {}
+    errors = Errors(specs, TOLERANCES["fp32"])
+
+    def backend(bundle: Bundle, threads: int | None) -> Backend:
+        graphs = OnnxRuntimeBackend(bundle, threads)
+        if not specs:
+            return graphs
+        pytorch = TorchBackend(in_float32(bundle), {n: spec.module for n, spec in specs.items()})
+        return SideBySide(pytorch, graphs, errors.watch)
+
+    # The one that always runs does so on a model of one size, which is exported in half the time.
+    model = exported(run.weights, "240x432" if name == LATE else "any")
+    with Segmenter(model, device=backend, **run.options) as segmenter:
+
+        def estimate() -> NDArray[np.float32]:
+            # A marked frame is handed back as drawn, and remembered as aggregated: this is
+            # recorded.
+            assert segmenter._tracker is not None
+            return segmenter._tracker.estimate()
+
+        print(run.play(segmenter.step, segmenter.remove, estimate))
+    assert bool(errors.worst) == bool(specs)
+    assert all(error < 1e-4 for error in errors.worst.values()), errors.worst
