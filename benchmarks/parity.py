@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
     options = segmenter_options(args)
     pytorch = import_pytorch()
     network = pytorch.load_network(bundle, args.checkpoint)
-    with Segmenter(args.model, **options) as segmenter, open_source(args.video) as source:
+    with (
+        Segmenter(args.model, **options) as segmenter,
+        open_source(args.video, exclude=[args.mask]) as source,
+    ):
         frames, mask = _clip(itertools.islice(source, args.frames), args.mask, options, bundle)
         tracker = trackers.find(bundle)
         own = {k: v for k, v in options.items() if k not in GENERAL}

@@ -14,11 +14,14 @@ import pytest
 
 from vos_deploy.bundle import Bundle, check_replaceable, demonstration_model
 from vos_deploy.errors import VosDeployError
+from vos_deploy.export.cli import main as export_main
 from vos_deploy.export.cli import parser as export_parser
 from vos_deploy.manifest import export_command
 from vos_deploy.methods import METHODS
 from vos_deploy.runtime.build import build
+from vos_deploy.runtime.build import main as build_main
 from vos_deploy.runtime.build import parser as build_parser
+from vos_deploy.runtime.run import main as run_main
 from vos_deploy.runtime.run import parser as run_parser
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
@@ -105,3 +108,23 @@ def test_every_method_is_exported_by_one_command(method: str) -> None:
     weights = demonstration_model().parent / f"{method}.safetensors"
     assert (arguments.method, arguments.output) == (method, Path("out"))
     assert arguments.checkpoint or weights.is_file()
+
+
+@pytest.mark.slow
+def test_the_commands_for_a_missing_plan_are_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From nothing to masks by pasting what each message says."""
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorrt_rtx")
+    message = message_of(tmp_path / "model.plan")
+    export, build = message.partition("with: ")[2].split(" && ")
+    assert export_main(shlex.split(export.removeprefix("python -m vos_deploy.export"))) == 0
+    run = re.search(r"vos-deploy-run .*", capsys.readouterr().out)
+    assert run
+    assert build_main(shlex.split(build.removeprefix("vos-deploy-build"))) == 0
+    assert (tmp_path / "model.plan").is_file()
+    sample = Path(__file__).parents[1] / "export" / "sample"
+    frames, mask = str(sample / "frames"), str(next(sample.glob("*.png")))
+    words = [{"VIDEO": frames, "MASK": mask}.get(word, word) for word in shlex.split(run[0])[1:]]
+    assert run_main([*words, "--output", str(tmp_path / "out")]) == 0

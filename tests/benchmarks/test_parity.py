@@ -29,8 +29,9 @@ def clip(tmp_path: Path) -> list[str]:
         image.save(tmp_path / f"frames/{t:05d}.png")
     mask = np.zeros((80, 128), np.uint8)
     mask[20:60, 20:60], mask[30:70, 70:110] = 3, 7
-    write_mask(tmp_path / "first.png", mask)
-    return ["--video", str(tmp_path / "frames"), "--mask", str(tmp_path / "first.png")]
+    given = tmp_path / "frames/00000_mask.png"  # among the frames, and none itself
+    write_mask(given, mask)
+    return ["--video", str(tmp_path / "frames"), "--mask", str(given)]
 
 
 def parity(checkpoint: Path, *more: str) -> int:

@@ -119,6 +119,19 @@ def read_all(pairs: Sequence[Pair], bad: BadFiles) -> int:
     return good
 
 
+def begin_list(path: Path) -> None:
+    """Remove the list of an older check. Raises InputError for any other file."""
+    if not path.exists():
+        return
+    try:
+        ours = all(line.count("\t") == 1 for line in path.read_text("utf-8").splitlines())
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise InputError(f"{path} is there already, and is no list of bad files: choose another")
+    path.unlink()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     def command(arguments: Sequence[str]) -> int:
         args = parser().parse_args(arguments)
@@ -131,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         roots = {f"--{kind}": getattr(args, kind) for kind in KINDS}
         if args.list:
             keep_apart({}, [args.list], trees=roots, option="--list")
+            begin_list(args.list)
         bad, failed = BadFiles(args.list), False
         checks = [lambda r=root: check_stills(r, args.read, bad) for root in args.stills] + [
             lambda r=root, k=kind: check_videos(r, k, args.read, args.flow_folder, bad)

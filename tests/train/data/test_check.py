@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vos_deploy.train.data.catalogue import DATA_SETS
-from vos_deploy.train.data.check import main
+from vos_deploy.train.data.check import begin_list, main
 
 
 def test_without_folders_it_says_where_sets_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,3 +48,17 @@ def test_wrong_folders_do_not_stop_the_others(
     assert main(["--stills", str(tmp_path), "--davis", str(davis)]) == 1
     printed = capsys.readouterr().out
     assert "not a still-image data set" in printed and "2 videos" in printed
+
+
+def test_a_list_is_begun_anew_and_no_other_file_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "bad.txt"
+    names.write_text("mask missing or damaged\t/of/an/older/check.png\n")
+    begin_list(names)
+    assert not names.exists()
+    for content in ("# Notes\n", "a\tb\tc\n", "\xff"):
+        names.write_bytes(content.encode("latin-1"))
+        assert main(["--davis", str(tmp_path / "nowhere"), "--list", str(names)]) == 2
+        assert "is no list of bad files: choose another" in capsys.readouterr().err
+        assert names.read_bytes() == content.encode("latin-1")
