@@ -80,7 +80,11 @@ COMMANDS = {
         },
         writes=("parity.csv", "parity.json"),
     ),
-    "gpu": benchmark("gpu", "--engines", "cpu", "--methods", "stm", reads={"--checkpoint": "file"}),
+    "gpu": benchmark(
+        "gpu", "--engine", "cpu", "--list",
+        reads={"--models": "folder", "--reference": "file"},
+        writes=("rows.jsonl", "report.md", "models", "plans"),
+    ),
 }  # fmt: skip
 
 
@@ -123,8 +127,7 @@ def call(name: str, inputs: dict[str, Path], output: Path) -> int:
         if option == MODEL:
             arguments.append(str(path))
         else:
-            value = f"stm={path}" if name == "gpu" else str(path)
-            arguments += [option, value]
+            arguments += [option, str(path)]
     return command.main([*arguments, command.option, str(output)])
 
 
