@@ -97,7 +97,7 @@ class TestBadInput:
             ({"memory_frames": 0}, 'memory_frames must be at least 1, or "unlimited", got 0'),
             ({"memory_frames": "many"}, "got 'many'"),
             ({"device": "tpu"}, "got 'tpu'"),
-            ({"top_k": 50}, "STM has no option 'top_k'; it belongs to stcn, rde"),
+            ({"top_k": 50}, "STM has no option 'top_k'; it belongs to stcn, "),
             ({"memory_frame": 5}, "'memory_frame'; did you mean memory_frames\\?"),
         ],
     )

@@ -95,7 +95,7 @@ def test_truncated_file_is_refused(model: STM, tmp_path: Path, name: str) -> Non
 
 def test_another_method_is_refused(tmp_path: Path) -> None:
     torch.save({"encoder.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"no checkpoint of stm.*encoder\.weight"):
+    with pytest.raises(ModelError, match=r"not a checkpoint of stm.*encoder\.weight"):
         load_checkpoint(tmp_path / "w.pth")
 
 

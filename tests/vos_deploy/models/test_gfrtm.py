@@ -202,14 +202,14 @@ def test_own_checkpoint_holds_the_trunk(tmp_path: Path, backbone: str) -> None:
     assert load_checkpoint(tmp_path / "own.safetensors").config == model.config
     loaded = load_model(tmp_path / "own.safetensors")
     assert error(loaded.trunk.conv1.weight.detach(), model.trunk.conv1.weight.detach()) == 0
-    with pytest.raises(InputError, match="leave --trunk out"):
+    with pytest.raises(InputError, match="omit --trunk"):
         load_model(tmp_path / "own.safetensors", trunk=tmp_path / "resnet.pth")
 
 
 def test_methods_without_a_trunk_file_refuse_one(tmp_path: Path) -> None:
     model = create("stm", backbone="resnet18", key_dim=8, value_dim=8, decoder_width=8)
     save_checkpoint(tmp_path / "stm.safetensors", model)
-    with pytest.raises(InputError, match="leave --trunk out"):
+    with pytest.raises(InputError, match="omit --trunk"):
         load_model(tmp_path / "stm.safetensors", trunk=tmp_path / "resnet.pth")
 
 
