@@ -42,7 +42,7 @@ class Network(nn.Module):
         Raises InputError for a trunk that is missing, or that the method does not take.
         """
         if trunk is not None:
-            raise InputError(f"{self.method} checkpoints hold their trunk: leave --trunk out")
+            raise InputError(f"{self.method} checkpoints hold their trunk: omit --trunk")
         return state
 
     def train(self, mode: bool = True) -> Self:
