@@ -66,17 +66,15 @@ class CudaDevice:
         self.name, self.compute_capability = gpu.name, gpu.compute_capability
         self._thread = get_ident()
         _PRIMARY.enter(self._cuda)
-        # A stream that waits for the legacy default stream and the other way round. Not one without
-        # that: ONNX Runtime's fused convolutions clear their output on the legacy stream.
-        self._queue = self._cuda.Stream()
-        self.stream = int(self._queue.handle)
-        self._blocks: dict[int, Any] = {}  # address -> PyCUDA's allocation
+        try:
+            self._held = _Held(self._cuda)
+        except BaseException:
+            _PRIMARY.leave(self._thread)
+            raise
         # Also when nobody closes it: PyCUDA aborts a process that ends with a current context.
-        self._close = weakref.finalize(self, _release, self._queue, self._blocks, self._thread)
+        self._close = weakref.finalize(self, _release, self._held, self._thread)
+        self.stream = int(self._held.queue.handle)
         self._unused: list[int] = []  # addresses that the stream may still be using
-        self._events: list[Any] = []  # marks that nobody needs any more
-        self._staging = Staging(self._cuda, self._queue)
-        self._incoming = page_locked(self._cuda, 0)
         self._graphs = graph_driver()
 
     def allocate(self, nbytes: int) -> Allocation:
@@ -94,44 +92,47 @@ class CudaDevice:
                     "memory frames, fewer objects or a smaller size"
                 ) from error
         allocation = Allocation(int(block), nbytes)
-        self._blocks[allocation.pointer] = block
+        self._held.blocks[allocation.pointer] = block
         weakref.finalize(allocation, self._unused.append, allocation.pointer).atexit = False
         return allocation
 
     def upload(self, source: NDArray[Any], target: DeviceArray) -> None:
         self._check_thread()
         if source.nbytes:
-            self._staging.send(source, target.pointer)
+            self._held.staging.send(source, target.pointer)
 
     def download(self, source: DeviceArray) -> NDArray[Any]:
         self._check_thread()
-        if self._incoming.nbytes < source.nbytes:
-            self._incoming = page_locked(self._cuda, source.nbytes)
-        staged = self._incoming[: source.nbytes]
+        held = self._held
+        if held.incoming.nbytes < source.nbytes:
+            held.incoming = page_locked(self._cuda, source.nbytes)
+        staged = held.incoming[: source.nbytes]
         if source.nbytes:
-            self._cuda.memcpy_dtoh_async(staged, source.pointer, self._queue)
+            self._cuda.memcpy_dtoh_async(staged, source.pointer, held.queue)
         self.synchronize()
         return staged.view(source.dtype).reshape(source.shape).copy()
 
     def copy(self, source: DeviceArray, target: DeviceArray) -> None:
         self._check_thread()
         if source.nbytes:
-            self._cuda.memcpy_dtod_async(target.pointer, source.pointer, source.nbytes, self._queue)
+            queue = self._held.queue
+            self._cuda.memcpy_dtod_async(target.pointer, source.pointer, source.nbytes, queue)
 
     def synchronize(self) -> None:
         self._check_thread()
-        self._queue.synchronize()
+        self._held.queue.synchronize()
         while self._unused:
-            self._blocks.pop(self._unused.pop()).free()
+            self._held.blocks.pop(self._unused.pop()).free()
 
     def mark(self) -> Any:
         self._check_thread()
-        event = self._events.pop() if self._events else self._cuda.Event()
-        return event.record(self._queue)
+        events = self._held.events
+        event = events.pop() if events else self._cuda.Event()
+        return event.record(self._held.queue)
 
     def seconds(self, start: Any, end: Any) -> float:
         milliseconds = float(end.time_since(start))
-        self._events += [start, end]
+        self._held.events += [start, end]
         return milliseconds / 1000
 
     @property
@@ -150,7 +151,6 @@ class CudaDevice:
         """Wait, and free everything, also what callers still hold; once is enough."""
         if self._close.alive:
             self._check_thread()
-            del self._staging, self._incoming, self._events
         self._close()
 
     def _check_thread(self) -> None:
@@ -161,15 +161,33 @@ class CudaDevice:
             )
 
 
-def _release(queue: Any, blocks: dict[int, Any], thread: int) -> None:
-    def free() -> None:
-        queue.synchronize()
-        for block in blocks.values():
-            block.free()  # while the context is current
-        blocks.clear()
+class _Held:
+    """What PyCUDA frees when nothing refers to it any more, and in a thread that did not make the
+    context only while that is current there.
 
+    queue: the stream. blocks: allocations by address. incoming: where downloads arrive. events:
+    marks that nobody needs any more.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        # A stream that waits for the legacy default stream and the other way round. Not one without
+        # that: ONNX Runtime's fused convolutions clear their output on the legacy stream.
+        self.queue = cuda.Stream()
+        self.blocks: dict[int, Any] = {}
+        self.staging = Staging(cuda, self.queue)
+        self.incoming = page_locked(cuda, 0)
+        self.events: list[Any] = []
+
+    def free(self) -> None:
+        self.queue.synchronize()  # work may use all of it, page-locked memory included
+        for block in self.blocks.values():
+            block.free()
+        vars(self).clear()
+
+
+def _release(held: _Held, thread: int) -> None:
     if thread == get_ident():
-        free()
+        held.free()
     else:  # nobody closed it, and the garbage collector runs elsewhere
-        _PRIMARY.borrow(free)
+        _PRIMARY.borrow(held.free)
     _PRIMARY.leave(thread)

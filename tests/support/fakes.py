@@ -244,7 +244,7 @@ class Context:
         return self._output_shapes()[name]
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == STREAM and self.scratch
+        assert stream == self.device.stream and self.scratch
         if self.device.capturing:
             if not self.runs:
                 return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import get_ident
@@ -246,6 +247,25 @@ def test_closing_frees_before_the_context_goes(driver):
     device.close()
     assert driver.pycuda_log[-3:] == ["synchronize", f"free {held.pointer}", "pop"]
     assert driver.pycuda_log.count("pop") == 1
+
+
+def test_closing_waits_before_page_locked_memory_goes(driver, monkeypatch):
+    """Uploads that nobody waited for still read it."""
+
+    def page_locked(*arguments: Any) -> np.ndarray:
+        buffer = np.empty(*arguments).view(Locked)
+        weakref.finalize(buffer, driver.pycuda_log.append, "unlock")
+        return buffer
+
+    class Locked(np.ndarray):
+        pass
+
+    monkeypatch.setattr(driver, "pagelocked_empty", page_locked)
+    device = CudaDevice()
+    device.upload(np.ones(2, np.float32), new(device, (2,)))
+    device.close()
+    log = driver.pycuda_log
+    assert log.index("synchronize") < log.index("unlock") < log.index("pop")
 
 
 def test_devices_share_the_context_and_close_in_any_order(driver):
