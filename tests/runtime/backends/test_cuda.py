@@ -8,134 +8,17 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import get_ident
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.pycuda import Driver, MiB
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.runtime.backends import cuda as cuda_module
 from vos_deploy.runtime.backends.cuda import CudaDevice, import_cuda
-from vos_deploy.runtime.backends.cuda_graph import CudaGraph
 from vos_deploy.runtime.backends.device import DeviceArray
 from vos_deploy.runtime.backends.primary_context import PrimaryContext
-
-MiB = 2**20
-
-
-class Driver(SimpleNamespace):
-    """`pycuda.driver`, whose memory is bytes by address and whose copies happen at the end."""
-
-    class Error(Exception):
-        pass
-
-    class MemoryError(Error):
-        pass
-
-    def __init__(self, total: int = 64 * MiB) -> None:
-        super().__init__(pycuda_log=[])
-        log, memory, pending = self.pycuda_log, {}, []
-        self.memory, self.pending = memory, pending
-        driver = self
-
-        def catch_up() -> None:
-            while pending:
-                pending.pop(0)()
-
-        class Allocation(int):
-            def free(self) -> None:
-                log.append(f"free {int(self)}")
-                del memory[int(self)]
-
-        class Context:
-            def push(self) -> None:
-                log.append("push")
-
-            def pop(self) -> None:
-                log.append("pop")
-
-            def detach(self) -> None:
-                log.append("detach")
-
-        class Stream:
-            handle = 55
-
-            def synchronize(self) -> None:
-                log.append("synchronize")
-                catch_up()
-
-        class Event:
-            def __init__(self) -> None:
-                log.append("event")
-                self.waits_for: list[Any] = []
-
-            def record(self, stream: Any) -> Any:
-                self.waits_for = pending[-1:]
-                return self
-
-            def synchronize(self) -> None:
-                if any(work in pending for work in self.waits_for):
-                    log.append("wait for the upload")
-                    catch_up()
-
-            def time_since(self, start: Any) -> float:
-                return 2.5
-
-        class Device:
-            def __init__(self, index: int) -> None:
-                assert index == 0
-
-            @staticmethod
-            def count() -> int:
-                return 1
-
-            def name(self) -> str:
-                return "NVIDIA Test"
-
-            def compute_capability(self) -> tuple[int, int]:
-                return (8, 7)
-
-            def retain_primary_context(self) -> Context:
-                log.append("retain")
-                return Context()
-
-        def mem_alloc(size: int) -> Allocation:
-            assert size > 0
-            if sum(map(len, memory.values())) + size > total:
-                raise driver.MemoryError("cuMemAlloc failed: out of memory")
-            address = 256 * (1 + max([*memory, 0]) // 256) + max(
-                map(len, memory.values()), default=0
-            )
-            memory[address] = bytearray(size)
-            return Allocation(address)
-
-        def write(address: int, source: Any, stream: Any) -> None:
-            block = max(a for a in memory if a <= address)
-
-            def do() -> None:
-                content = bytes(source)
-                memory[block][address - block : address - block + len(content)] = content
-
-            pending.append(do)
-
-        def read(target: Any, address: int, stream: Any) -> None:
-            block = max(a for a in memory if a <= address)
-
-            def do() -> None:
-                start = address - block
-                target[:] = np.frombuffer(memory[block], np.uint8)[start : start + len(target)]
-
-            pending.append(do)
-
-        self.Device, self.Stream, self.Event = Device, Stream, Event
-        self.init = lambda: log.append("init")
-        self.mem_alloc, self.memcpy_htod_async, self.memcpy_dtoh_async = mem_alloc, write, read
-        self.memcpy_dtod_async = lambda target, source, size, stream: write(
-            target, memoryview(memory[source])[:size], stream
-        )
-        self.pagelocked_empty = np.empty
-        self.mem_get_info = lambda: (3 * MiB, 10 * MiB)
 
 
 @pytest.fixture
@@ -357,58 +240,3 @@ def test_what_is_missing_is_said(driver, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(InputError, match=r"PyCUDA cannot be imported.*pip install"):
         import_cuda()
-
-
-class Graphs:
-    """cuda-python's driver module: functions return an error code and results."""
-
-    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
-
-    def __init__(self, failing: str = "") -> None:
-        self.log: list[str] = []
-        self.failing = failing
-
-    def __getattr__(self, name: str) -> Any:
-        def function(*arguments: Any) -> tuple[Any, ...]:
-            self.log.append(name)
-            return (900 if name == self.failing else 0, f"{name} result")
-
-        return function
-
-
-def test_graphs_are_recorded_and_launched(driver, monkeypatch):
-    graphs = Graphs()
-    monkeypatch.setattr(cuda_module, "graph_driver", lambda: graphs)
-    device = CudaDevice()
-    assert device.records
-    recorded = device.capture(lambda: graphs.log.append("work"))
-    recorded.launch()
-    recorded.close()
-    assert graphs.log == [
-        "cuStreamBeginCapture", "work", "cuStreamEndCapture", "cuGraphInstantiate",
-        "cuGraphDestroy", "cuGraphLaunch", "cuGraphExecDestroy",
-    ]  # fmt: skip
-    device.close()
-
-
-def test_without_cuda_python_there_are_none(driver):
-    device = CudaDevice()
-    assert not device.records
-    device.close()
-
-
-@pytest.mark.parametrize("failing", ["cuStreamBeginCapture", "cuStreamEndCapture"])
-def test_refusal_is_an_error(failing):
-    with pytest.raises(VosDeployError, match=f"{failing} failed: 900"):
-        CudaGraph(Graphs(failing), 55, lambda: None)
-
-
-def test_failure_while_recording_ends_the_recording():
-    graphs = Graphs()
-
-    def work() -> None:
-        raise VosDeployError("did not run")
-
-    with pytest.raises(VosDeployError, match="did not run"):
-        CudaGraph(graphs, 55, work)
-    assert graphs.log == ["cuStreamBeginCapture", "cuStreamEndCapture"]
