@@ -59,7 +59,8 @@ class Run:
         differing = every.argmax(1) != recorded[f"{self.name}.mask"]
         share = float((differing & (best - second >= (1e-4 if strict else 1e-3))).mean())
         assert difference.mean() < (2e-6 if strict else 2e-5)
-        # Where a tie is decided otherwise, the object changes in a few positions of stride 16.
+        # Where a tie is decided otherwise, the object changes in a few positions of stride 16: in
+        # test_stcn_ties.py all runs agree to 2e-5 once at most two ties are decided as recorded.
         assert np.quantile(difference, 0.99) < 1e-3
         assert difference.max() < (5e-5 if strict else 1e-2)
         assert share <= (0 if strict else 1e-4)

@@ -136,6 +136,7 @@ def test_frame_halves_take_one_frame(model: Path) -> None:
     assert not direct & {"shared16", "skip8", "skip4"}
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_the_waves_in_float32(half: Path) -> None:
     graph = onnx.shape_inference.infer_shapes(onnx.load(half / "memorize.onnx")).graph
     types = {v.name: v.type.tensor_type.elem_type for v in [*graph.value_info, *graph.input]}

@@ -104,6 +104,7 @@ def half() -> Path:
     return models.model("rde", "--size", "90x120", "--precision", "fp16")
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_the_memory_in_float32(half: Path) -> None:
     bundle = Bundle.load(half)
     dtypes = {
