@@ -24,8 +24,8 @@ from .steps import Setup, Step, chosen, plan
 EXAMPLE = "python -m vos_deploy.benchmarks gpu --minutes 8 --models models/ --output out/gpu"
 # A step is not worth starting with fewer seconds left.
 LEAST_SECONDS = 3.0
-# To end a step that takes too long, and to write the last report.
-RESERVE = 0.5
+# To start Python, to end a step that takes too long, and to write the last report.
+RESERVE = 5.0
 
 # Runs a step within so many seconds; raises VosDeployError if it fails.
 Runner = Callable[[Step, float], None]

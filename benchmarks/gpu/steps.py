@@ -58,7 +58,8 @@ def plan(setup: Setup) -> list[Step]:
     sha256 = shipped().checkpoint["sha256"]
     known = [b for b in setup.models if b.checkpoint.get("sha256") == sha256]
     recorded = known if setup.reference else []
-    ordered = sorted(setup.models, key=lambda b: (b.precision, b not in known, _rank(b)))
+    first = "fp16" if setup.on_gpu or setup.runtimes else "fp32"  # which CPUs are made for
+    ordered = sorted(setup.models, key=lambda b: (b.precision != first, b not in known, _rank(b)))
     half = [bundle for bundle in ordered if bundle.precision == "fp16"]
     engine = setup.engine
     steps = [

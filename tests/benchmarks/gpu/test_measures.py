@@ -77,10 +77,28 @@ def test_memory_that_grows(monkeypatch):
     assert row["passed"] is False and row["host growth"] > 0.02
 
 
-def test_slow_machine_measures_less(monkeypatch):
+def test_slow_machine_measures_less(monkeypatch, reference):
     monkeypatch.setattr(measures, "MOST_SECONDS", 0.0)
     (row,) = measures.speed(demonstration_model(), "cuda", SIZE, [1], 20)
     assert row["frames"] == 3
     monkeypatch.setattr(measures, "WATCHED_SECONDS", 0.0)
+    (row,) = measures.parity(demonstration_model(), "cuda", reference, SIZE)
+    assert (row["frames"], row["passed"]) == (2, True)
     (row,) = measures.flat(demonstration_model(), "cuda", SIZE, 400)
     assert row["frames"] == 10
+
+
+def test_operators_left_to_the_cpu_are_counted():
+    def event(provider: str, operator: str) -> dict[str, object]:
+        about = {"provider": provider, "op_name": operator}
+        return {"cat": "Node", "name": f"{operator}_1_kernel_time", "args": about}
+
+    events = [
+        event("CUDAExecutionProvider", "Conv"),
+        event("CUDAExecutionProvider", "MemcpyToHost"),
+        event("CPUExecutionProvider", "TopK"),
+        event("CPUExecutionProvider", "TopK"),
+        {"cat": "Session", "name": "model_run"},
+    ]
+    expected = {"operators run": 4, "on the CPU": "TopK", "copies": 1}
+    assert measures._placed(events) == expected

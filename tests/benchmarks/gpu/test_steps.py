@@ -75,6 +75,8 @@ def test_order_of_models(tmp_path):
     assert found[-4:] == [f"speed torch-compiled {name}" for name in order[1:]]
     assert "speed cuda-nhwc stm-fp16" in found and "speed cuda-nhwc shipped" not in found
     assert len(set(found)) == len(found)
+    on_cpu = names(tmp_path, models=[others[0], shipped], engine="cpu")
+    assert on_cpu[2:4] == ["speed cpu shipped", "speed cpu imsfr-fp16"]
 
 
 def test_without_reference_there_is_no_parity(tmp_path):
