@@ -56,10 +56,10 @@ def test_every_step_that_needs_no_gpu(tmp_path, reference):
 def test_labels_that_differ_fail(reference):
     with np.load(reference) as kept:
         labels, facts = kept["labels"].copy(), kept["facts"]
-    labels[2][labels[2] == 2] = 0
+    labels[2] = 1
     np.savez(reference, labels=labels, facts=facts)
     (row,) = measures.parity(demonstration_model(), "cuda", reference, SIZE)
-    assert (row["smallest IoU"], row["passed"]) == (0, False)
+    assert row["smallest IoU"] < 0.5 and row["passed"] is False
 
 
 def test_reference_of_other_weights(tmp_path):
