@@ -24,22 +24,23 @@ def padded_frame(image: Tensor) -> Tensor:
 
 
 class SplitResBlock(nn.Module):
-    """A ResBlock on [own, shared] whose shared half, the same for all objects, runs once.
+    """A ResBlock on [own, shared], or on [shared, own], whose shared half, the same for all
+    objects, runs once.
 
     Exact: a convolution is the sum of those of its input channels, and the ReLU before the first
     one acts on each channel alone.
     """
 
-    def __init__(self, block: ResBlock, own_channels: int) -> None:
+    def __init__(self, block: ResBlock, own_channels: int, own_first: bool = True) -> None:
         super().__init__()
         assert block.downsample is not None
-        self.own = nn.ModuleList(
-            _part(conv, slice(own_channels), bias=False) for conv in (block.conv1, block.downsample)
-        )
-        self.common = nn.ModuleList(
-            _part(conv, slice(own_channels, None), bias=True)
-            for conv in (block.conv1, block.downsample)
-        )
+        cut = own_channels if own_first else block.conv1.in_channels - own_channels
+        own, common = slice(cut), slice(cut, None)
+        if not own_first:
+            own, common = common, own
+        convs = block.conv1, block.downsample
+        self.own = nn.ModuleList(_part(conv, own, bias=False) for conv in convs)
+        self.common = nn.ModuleList(_part(conv, common, bias=True) for conv in convs)
         self.conv2 = block.conv2
 
     def shared(self, x: Tensor) -> Tensor:

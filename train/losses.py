@@ -32,6 +32,14 @@ def soft_iou(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - low / high.clamp(min=1e-6))[present].mean() if present.any() else low.sum() * 0
 
 
+def dice(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """1 - (2 sum p g + 1) / (sum p + sum g + 1), mean over objects and clips; probabilities and
+    one-hot masks [B, K, H, W]. An object that is in neither costs nothing."""
+    found, truth = probabilities.flatten(2), masks.flatten(2)
+    overlap = 2 * (found * truth).sum(2) + 1
+    return (1 - overlap / (found.sum(2) + truth.sum(2) + 1)).mean()
+
+
 LOSSES = ("ce", "iou", "both")
 
 

@@ -86,8 +86,8 @@ class TrainOptions(Options):
     smallest: int = option(100, "minimum size of an object in the first frame, in pixels", "clips")
     order: str = option(
         "time", "time: random gaps between frames; steps: one gap per clip; random: frames in "
-"random order", "clips",
-        choices=("time", "steps", "random"),
+        "random order; near: each frame near any other of the clip", "clips",
+        choices=("time", "steps", "random", "near"),
     )  # fmt: skip
     skip: tuple[str, ...] = option(
         ("0", "25"),

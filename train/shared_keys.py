@@ -97,9 +97,10 @@ class SharedKeyTask(Task):
         if self.options.objects == 1:
             self.model.value_encoder.conv1.weight[:, 4] = 0
 
-    @abstractmethod
     def features(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """Key, what the decoder shares between objects, f16, f8 and f4 of frames [N, 3, H, W]."""
+        """Key, what the decoder shares between objects, f16, f8 and f4 of frames [N, 3, H, W]: what
+        `encode` asks for."""
+        raise NotImplementedError
 
     @abstractmethod
     def unroll(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -116,13 +117,18 @@ class SharedKeyTask(Task):
 
         A slot that holds no object, by present [B, K], takes no part.
         """
-        batch, objects = decoder_input.shape[:2]
+        objects = decoder_input.shape[1]
         skips = (x[:, t].repeat_interleave(objects, 0) for x in (clip.skip8, clip.skip4))
         own = self.model.decoder(decoder_input.flatten(0, 1), *skips)
+        return self.aggregated(own, present)
+
+    @staticmethod
+    def aggregated(own: Tensor, present: Tensor) -> Tensor:
+        """Aggregated logits [B, 1+K, H, W] of those of each object, [B*K, 1, H/4, W/4]."""
         full = F.interpolate(own, scale_factor=4.0, mode="bilinear")[:, 0]
         with full_precision(full):
             there = present[..., None, None]
-            probabilities = full.float().sigmoid().unflatten(0, (batch, objects)) * there
+            probabilities = full.float().sigmoid().unflatten(0, present.shape) * there
             logits = soft_aggregate(probabilities)
             absent = torch.cat([torch.zeros_like(there[:, :1]), 1 - there], 1) > 0
             return logits.masked_fill(absent, -torch.inf)

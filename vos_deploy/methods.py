@@ -24,6 +24,7 @@ METHODS = {
     "stm": "STM (Oh et al., ICCV 2019)",
     "rmnet": "RMNet (Xie et al., CVPR 2021)",
     "stcn": "STCN (Cheng et al., NeurIPS 2021)",
+    "xmem": "XMem (Cheng and Schwing, ECCV 2022)",
     "cutie": "Cutie (Cheng et al., CVPR 2024)",
     "rde": "RDE-VOS (Li et al., CVPR 2022)",
     "imsfr": "IMSFR (Dang et al., TIP 2023)",

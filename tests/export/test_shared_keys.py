@@ -36,11 +36,13 @@ def test_frames_are_normalised_and_then_padded(size: tuple[int, int]) -> None:
     assert float(frame.abs().sum() - inner.abs().sum()) == pytest.approx(0, abs=0.1)
 
 
-def test_shared_half_of_a_block_is_exact() -> None:
+@pytest.mark.parametrize("own_first", [True, False])
+def test_shared_half_of_a_block_is_exact(own_first: bool) -> None:
     block = ResBlock(10, 6)
     own, shared = torch.randn(3, 4, 5, 7), torch.randn(1, 6, 5, 7)
-    split = SplitResBlock(block, own_channels=4)
-    expected = block(torch.cat([own, shared.expand(3, -1, -1, -1)], 1))
+    split = SplitResBlock(block, own_channels=4, own_first=own_first)
+    parts = own, shared.expand(3, -1, -1, -1)
+    expected = block(torch.cat(parts if own_first else parts[::-1], 1))
     assert error(split(own, split.shared(shared)), expected) < 1e-5
 
 

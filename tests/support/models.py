@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "rmnet": {**_NARROW, "flow_width": 8},
     "stcn": {**_NARROW, "decoder_width": 32},
     "rde": {**_NARROW, "repeat": 1},
+    "xmem": {**_NARROW, "hidden_dim": 8},
     "cutie": {"backbone": "resnet18", "width": 32},
     "imsfr": {"backbone": "resnet18", "dim": 32, "decoder_width": 32},
     "gfrtm": {},

@@ -9,6 +9,7 @@ from vos_deploy.train.losses import (
     bootstrapped_cross_entropy,
     channel_kl,
     clip_loss,
+    dice,
     flow_l1,
     lovasz_softmax,
     margin_mse,
@@ -49,6 +50,14 @@ def test_iou_leaves_out_objects_that_are_not_there() -> None:
     masks = torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]])
     assert soft_iou(logits, masks).item() == pytest.approx(1 - 0.8 / 1.1)
     assert soft_iou(logits, torch.zeros_like(masks)).item() == 0
+
+
+def test_dice_by_hand() -> None:
+    found = torch.tensor([[[[0.2, 0.8, 0.5]], [[0.0, 0.0, 0.0]]]])
+    masks = torch.tensor([[[[0.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]]]])
+    expected = 1 - (2 * (0.8 + 0.5) + 1) / (1.5 + 2 + 1)
+    # The second object is nowhere: nothing is lost.
+    assert dice(found, masks).item() == pytest.approx(expected / 2)
 
 
 def test_both_is_the_sum() -> None:

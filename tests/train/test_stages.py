@@ -20,6 +20,11 @@ STCN_STILLS = {
     "crop": "384", "frames": 3, "objects": 1, "bootstrap": 0.15, "still_augmentation": "stcn",
     "repeat": ("BIG=5", "HRSOD=5"), **STCN_OPTIMISER,
 }  # fmt: skip
+XMEM_VIDEOS = {
+    "frames": 8, "references": 3, "objects": 3, "batch": 4, "order": "near", "weight_decay": 0.05,
+    "decoupled_decay": True, "learning_rate": 1e-5, "bootstrap_from": 20_000,
+    "bootstrap_until": 70_000,
+}  # fmt: skip
 
 CUTIE = {
     "batch": 4, "learning_rate": 1e-4, "weight_decay": 1e-3, "decoupled_decay": True,
@@ -82,6 +87,25 @@ PUBLISHED: list[tuple[str, str, int, tuple[str, ...], str, dict[str, Any]]] = [
     ("stcn", "3", 2, ("davis", "youtube"), "0", {
         **STCN_VIDEOS, "frames": 3, "batch": 4, "iterations": 150_000, "milestones": (125_000,),
         "learning_rate": 1e-5, "bootstrap_from": 20_000, "bootstrap_until": 70_000,
+    }),
+    ("xmem", "0", 2, ("stills",), "", {
+        **STCN_STILLS, "weight_decay": 0.05, "decoupled_decay": True, "batch": 8, "references": 2,
+        "iterations": 150_000, "milestones": (), "learning_rate": 1e-5, "bootstrap_from": 20_000,
+        "bootstrap_until": 70_000, "seed": 14159265, "deep_update": 0.2, "dice": 1,
+    }),
+    ("xmem", "1", 2, ("bl30k",), "0", {
+        **STCN_VIDEOS, **XMEM_VIDEOS, "video_augmentation": "xmem_bl30k", "repeat": (),
+        "iterations": 250_000, "milestones": (200_000,),
+    }),
+    ("xmem", "2", 2, ("davis", "youtube"), "1", {
+        **STCN_VIDEOS, **XMEM_VIDEOS, "iterations": 150_000, "milestones": (120_000,),
+    }),
+    ("xmem", "3", 2, ("davis", "youtube"), "0", {
+        **STCN_VIDEOS, **XMEM_VIDEOS, "iterations": 100_000, "milestones": (80_000,),
+    }),
+    ("xmem", "tail", 2, ("davis", "youtube"), "3", {
+        **STCN_VIDEOS, **XMEM_VIDEOS, "video_augmentation": "xmem_tail", "iterations": 10_000,
+        "learning_rate": 1e-6, "bootstrap_from": 0, "bootstrap_until": 0,
     }),
     ("rde", "0", 4, ("stills",), "", {
         **STCN_STILLS, "batch": 16, "iterations": 75_000, "milestones": (37_500,),
@@ -174,7 +198,7 @@ def test_published_values(
 
 def test_every_stage_is_written_out() -> None:
     written = {(row[0], row[1]) for row in PUBLISHED}
-    written |= {(method, "mixed") for method in ("stm", "stcn", "cutie")}
+    written |= {(method, "mixed") for method in ("stm", "stcn", "xmem", "cutie")}
     assert written == {(m, s) for m in METHODS for s in find_part(m, "TRAINING").stages}
 
 
@@ -226,6 +250,14 @@ def test_gaps_of_cutie() -> None:
     for stage in ("main", "mega"):
         assert skips("cutie", stage, shares) == [1, 1, 4, 4, 6, 6, 1, 1]
         assert skips("cutie", stage, shares, True) == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def test_gaps_of_xmem() -> None:
+    # At most 5, 10, 15 and 5 from one frame to the nearest one: one less is left out.
+    shares = [0, 0.09, 0.1, 0.3, 0.79, 0.8, 0.89, 0.9]
+    assert skips("xmem", "1", shares) == [4, 4, 9, 14, 14, 4, 4, 4]
+    assert skips("xmem", "2", shares) == [4, 4, 9, 14, 14, 14, 14, 4]
+    assert skips("xmem", "2", shares, youtube=True) == [0, 0, 1, 2, 2, 2, 2, 0]
 
 
 def test_steps_of_rmnet() -> None:

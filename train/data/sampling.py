@@ -159,7 +159,7 @@ class VideoClips:
                 return None
             others = np.delete(np.arange(length), first)
             return [first, *(int(i) for i in rng.permutation(others)[: frames - 1])]
-        draw = common_step if self.options.order == "steps" else own_gaps
+        draw = {"steps": common_step, "near": near_others}.get(self.options.order, own_gaps)
         indices = draw(rng, length, frames, skip)
         return indices[::-1] if rng.random() < self.options.reverse else indices
 
@@ -190,6 +190,17 @@ def own_gaps(rng: Rng, length: int, frames: int, skip: int) -> list[int]:
         last = indices[-1]
         indices.append(int(rng.integers(last + 1, min(last + 1 + skip, length - 1 - left) + 1)))
     return indices
+
+
+def near_others(rng: Rng, length: int, frames: int, skip: int) -> list[int]:
+    """The first frame anywhere, each further one any that leaves out `skip` frames or fewer to one
+    that is there; in the order of time (XMem, Cutie)."""
+    chosen = {int(rng.integers(0, length))}
+    while len(chosen) < frames:
+        near = {i + gap for i in chosen for gap in range(-1 - skip, 2 + skip)}
+        free = sorted(i for i in near - chosen if 0 <= i < length)
+        chosen.add(int(rng.choice(free)))
+    return sorted(chosen)
 
 
 def common_step(rng: Rng, length: int, frames: int, skip: int) -> list[int]:

@@ -18,6 +18,7 @@ from vos_deploy.train.data.sampling import (
     VideoClips,
     choose_objects,
     common_step,
+    near_others,
     own_gaps,
 )
 from vos_deploy.train.options import TrainOptions
@@ -41,6 +42,15 @@ def test_own_gaps(skip: int) -> None:
     assert min(gaps) == 1
     assert max(gaps) == min(1 + skip, 10)
     assert own_gaps(RNG(0), 3, 3, skip) == [0, 1, 2]
+
+
+def test_frames_are_near_others() -> None:
+    rng = RNG(0)
+    for _ in range(50):
+        frames = near_others(rng, 30, 5, 3)
+        assert len(set(frames)) == 5 and frames == sorted(frames)
+        assert frames[0] >= 0 and frames[-1] < 30 and max(np.diff(frames)) <= 4
+    assert near_others(rng, 5, 5, 0) == [0, 1, 2, 3, 4]
 
 
 def test_one_step_for_all_gaps() -> None:

@@ -16,13 +16,26 @@ NARROW = {
     "stcn": ["--key-dim", "8", "--value-dim", "16"],
     "rde": ["--key-dim", "8", "--value-dim", "16"],
     "imsfr": ["--dim", "16"],
+    "xmem": [
+        "--key-dim",
+        "8",
+        "--value-dim",
+        "16",
+        "--hidden-dim",
+        "8",
+        "--frames",
+        "3",
+        "--decoder-width",
+        "16",
+    ],
 }
 IMAGENET = SHARED / "data/weights/resnet18_imagenet_bnfolded.safetensors"
 STAGES = ("0", "1", "2", "3")
 
 
 def narrow(method: str) -> list[str]:
-    return [*NARROW[method], "--backbone", "resnet18", "--decoder-width", "8", "--amp", "none"]
+    common = ["--backbone", "resnet18", "--decoder-width", "8", "--amp", "none"]
+    return [*common, *NARROW[method]]
 
 
 def data_of(stage: str, stills: Path, davis: Path) -> list[str]:
@@ -62,7 +75,7 @@ def falls_on_real_data(method: str, stage: str, output: Path) -> None:
     """Twenty steps from ImageNet weights on small clips, as little data wants: the trunks stay and
     the keys match by looks."""
     data = SHARED / "data"
-    keys = {"stcn": "key_proj", "rde": "key_proj", "imsfr": "key_comp"}[method]
+    keys = "key_comp" if method == "imsfr" else "key_proj.key_proj"
     frozen = f"key_encoder,{keys},value_encoder.bn1,value_encoder.layer"
     wide = ["--dim", "128"] if method == "imsfr" else ["--key-dim", "64", "--value-dim", "128"]
     falls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ torch = pytest.importorskip("torch")
 from tests.support import golden  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.xmem import RUNS, recorded_network  # noqa: E402
-from vos_deploy.models import create  # noqa: E402
+from vos_deploy.errors import InputError  # noqa: E402
+from vos_deploy.models import create, load_model  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
 from vos_deploy.models.anisotropic import anisotropic_similarity, top_k_weights  # noqa: E402
 from vos_deploy.models.shared_keys import normalize, others_of  # noqa: E402
@@ -42,15 +44,25 @@ def test_configuration_is_read_off_the_keys(config: dict[str, Any]) -> None:
     assert XMem.infer_config(other.state_dict()) is None
 
 
-def test_checkpoint_of_the_first_stage_gets_room_for_other_objects() -> None:
-    model = XMem(**NARROW)
-    weights = model.state_dict()
-    stem = weights["value_encoder.conv1.weight"]
-    state = {**weights, "value_encoder.conv1.weight": stem[:, :4].clone()}
-    assert XMem.infer_config(state) == model.config
-    model.load_state_dict(XMem.adapt(state))
-    widened = model.value_encoder.conv1.weight
-    assert torch.equal(widened[:, :4], stem[:, :4]) and not widened[:, 4].any()
+@pytest.mark.parametrize("variant", ["XMem", "XMem-no-sensory", "XMem-s0"])
+def test_released_checkpoints_load_strictly(variant: str, tmp_path: Path) -> None:
+    model = XMem(**NARROW, hidden_dim=0 if variant == "XMem-no-sensory" else 8)
+    state = model.state_dict()
+    stem = state["value_encoder.conv1.weight"].clone()
+    if variant == "XMem-s0":
+        state["value_encoder.conv1.weight"] = stem[:, :4].clone()
+        stem[:, 4] = 0  # nothing of the other objects
+    torch.save(state, tmp_path / "weights.pth")
+    loaded = load_model(tmp_path / "weights.pth")
+    assert isinstance(loaded, XMem) and loaded.config == model.config
+    assert torch.equal(loaded.state_dict()["value_encoder.conv1.weight"], stem)
+    for key, value in model.state_dict().items():
+        if key != "value_encoder.conv1.weight":
+            assert torch.equal(loaded.state_dict()[key], value), key
+    del state["decoder.pred.bias"]
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=r"decoder\.pred\.bias"):
+        load_model(tmp_path / "weights.pth")
 
 
 @needs_golden

@@ -24,6 +24,7 @@ class XMemReference(Reference[XMem]):
 
     memory_frames: with long-term memory how many frames working memory is consolidated at, 10 if
         None; without it the most that are held, all if None.
+    min_frames: how many working memory goes on with; half of them if None.
     top_k: memory positions that each position of a frame reads from; 0 is all.
     late_objects: "corrected": objects that appear later have a memory of their own, the frame
         they appeared in always in it. "released": they share the keys of the others, which are
@@ -44,7 +45,7 @@ class XMemReference(Reference[XMem]):
         top_k: int = 30,
         deep_update_every: int = -1,
         long_term: bool = True,
-        min_frames: int = 5,
+        min_frames: int | None = None,
         prototypes: int = 128,
         long_term_tokens: int = 10000,
         late_objects: str = "corrected",
@@ -57,7 +58,8 @@ class XMemReference(Reference[XMem]):
         self.deep_update_every = deep_update_every
         self.long_term: LongTerm | None = None
         if long_term:
-            self.long_term = LongTerm(min_frames, memory_frames or 10, prototypes, long_term_tokens)
+            most = memory_frames or 10
+            self.long_term = LongTerm(min_frames or most // 2, most, prototypes, long_term_tokens)
         self.memories: list[Memory] = []
         self.groups: list[list[int]] = []  # objects per group, by memory
         self.hidden: Tensor | None = None  # [K, Ch, h, w], the sensory memory
@@ -68,7 +70,7 @@ class XMemReference(Reference[XMem]):
         self._counts: list[list[Tokens]] = []  # before the last read
         self._memorized = 0
         self._deep = -deep_update_every
-        self._annotated = False
+        self._annotated: set[int] = set()  # the slots drawn in the last frame
         self._image = torch.empty(0)
 
     def prepare(self, image: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ class XMemReference(Reference[XMem]):
         with self.timed("encoder"):
             features = self.network.encode_key(image)
         self._image, self._features = image, features
-        self._annotated, self._segmented = False, True
+        self._annotated, self._segmented = set(), True
         with self.timed("memory_read"):
             self._counts = [memory.counts() for memory in self.memories]
             rows = _rows(features.key), _rows(features.selection)
@@ -112,7 +114,7 @@ class XMemReference(Reference[XMem]):
         self.padded = aggregated_odds(objects.unsqueeze(0))[0]
         if total > followed:
             self._extend(total - followed)
-        self._annotated = True
+        self._annotated |= set(slots)
         return unpad(self.padded, self.size, STRIDE)
 
     def _extend(self, objects: int) -> None:
@@ -136,7 +138,7 @@ class XMemReference(Reference[XMem]):
     def finish(self) -> None:
         """What the official loop does at the end of the last frame: update, and memorise it."""
         last = self.frame - 1
-        due = self._annotated or last - self._memorized >= self.memory_every
+        due = bool(self._annotated) or last - self._memorized >= self.memory_every
         together = self.deep_update_every < 0
         deep = due if together else last - self._deep >= self.deep_update_every
         if self._segmented and not (together and deep):
@@ -159,10 +161,14 @@ class XMemReference(Reference[XMem]):
             _rows(x) for x in (features.key, features.shrinkage, features.selection)
         )
         sizes = [size for groups in self.groups for size in groups]
-        values = iter(rows.split(sizes, 1))
+        values, last = iter(rows.split(sizes, 1)), 0
         for memory, groups in zip(self.memories, self.groups, strict=True):
             tokens = Tokens.new(key, shrinkage.squeeze(1), selection)
-            memory.add(tokens, [next(values) for _ in groups])
+            own, last = set(range(last + 1, last + sum(groups) + 1)), last + sum(groups)
+            added = [next(values) for _ in groups]
+            # With room for one frame the annotated one is all there is.
+            if memory.limit != 1 or memory.work is None or own & self._annotated:
+                memory.add(tokens, added)
 
 
 def _rows(features: Tensor) -> Tensor:
