@@ -27,7 +27,7 @@ EXPORTED = [name for name, run in RUNS.items() if not run.special]
 # With these weights the slightest difference grows from frame to frame, and in these runs rounding
 # tips a decision: which pixels a query looks at, which tokens are the best. They are followed step
 # by step: the loop goes on with what PyTorch computes, and every graph has to agree with it.
-STEP_BY_STEP = {"small.odd", "small.top10", "small.fifo"}
+STEP_BY_STEP = {"small.odd", "small.top10", "small.fifo", "base.add"}
 # From then on the memory of the longest run holds the same frames twice, and which of two tokens
 # with one key is among the best depends on their order, which is not the official one here.
 WITHOUT_TIES = 8
