@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     folder = _result_folder(args)
     clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
     facts: dict[str, Any] = {
-        "data": f"DAVIS-{args.year} {args.set}, {len(clips)} sequences",
+        "data": f"DAVIS-{args.year} {args.set}, sequences: {len(clips)}",
         "frames": COUNTED,
     }
     facts |= conditions.machine()

@@ -62,7 +62,7 @@ def create(
         folder = bundle.path.with_suffix("")
         raise InputError(
             f"no GPU here, and {bundle.path} runs on an NVIDIA GPU; use the model folder that it "
-            f"was built from: --model {folder}/ ({error})"
+            f"was built from{f': --model {folder}/' if folder.is_dir() else ''} ({error})"
         ) from error
 
 

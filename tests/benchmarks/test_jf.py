@@ -64,7 +64,7 @@ def test_table(davis, results, capsys):
     assert lines[2].split() == ["pair", *["50.0"] * 3, "0.0", *["50.0"] * 2, "0.0", "3"]
     # Two of three objects: not the mean of the two clips.
     assert lines[3].split()[:2] == ["overall", "66.7"]
-    assert "data: DAVIS-2017 val, 2 sequences" in lines
+    assert "data: DAVIS-2017 val, sequences: 2" in lines
 
 
 def test_2016_merges_objects(davis, results, capsys):

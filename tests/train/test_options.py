@@ -86,7 +86,7 @@ def test_help_shows_the_values_of_the_stage(capsys: pytest.CaptureFixture[str]) 
         ('amp = "fp8"', "amp must be one of none, fp16, bf16, got 'fp8'"),
         ("batch = ", "is not TOML"),
         ('stage = "4"', "stage must be one of"),
-        ('method = "xmem"', "unknown method 'xmem'"),
+        ('method = "sam"', "unknown method 'sam'"),
     ],
 )
 def test_wrong_configurations(

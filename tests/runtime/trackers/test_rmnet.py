@@ -245,7 +245,7 @@ def test_wrong_option_is_refused(options: dict[str, Any], sentence: str) -> None
 
 
 def test_expected_objects_need_unlimited_memory() -> None:
-    with pytest.raises(InputError, match="unlimited memory"):
+    with pytest.raises(InputError, match="a limited memory could drop"):
         segmenter(expected_objects=3)
 
 
