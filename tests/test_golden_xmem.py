@@ -48,7 +48,7 @@ def sizes(tracker: XMem) -> dict[str, Any]:
 
 def first_of_equals(scores: Tensor, top_k: int | None = None) -> Tensor:
     """`top_k_weights` that among equals prefers the first, as ONNX's TopK does."""
-    best = scores.sort(-1, descending=True, stable=True)
+    best = scores.sort(dim=-1, descending=True, stable=True)
     weights = best.values[..., :top_k].softmax(-1)
     return torch.zeros_like(scores).scatter(-1, best.indices[..., :top_k], weights)
 
