@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="WORDS",
-        help="only the steps whose names hold these words, such as 'speed cuda stm'; may be "
+        help="only the steps whose names hold these words, such as 'speed cuda'; may be "
         "repeated, and measures them again unless --resume is given",
     )
     add("--list", action="store_true", help="print the names of the steps in order, and exit")

@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
         "python -m vos_deploy.benchmarks.gpu.models",
         "FOLDER METHOD... [--size HxW]",
         "Write the graphs of methods without weights, in FP32 and FP16.",
-        "python -m vos_deploy.benchmarks.gpu.models models/ stm rde",
+        "python -m vos_deploy.benchmarks.gpu.models models/ stm",
     )
     parser.add_argument("folder", type=Path, help="where one folder per model is written")
     parser.add_argument("methods", nargs="+", metavar="METHOD")
