@@ -100,7 +100,10 @@ def write_reference(model: Path, size: Size, frames: int, path: Path) -> None:
     On the CPU, which everybody has and which adds in the same order in every run.
     """
     bundle = Bundle.load(model)
-    engine = lambda bundle, threads: torch_backend(bundle, place="cpu")  # noqa: E731
+
+    def engine(bundle: Bundle, threads: int | None) -> Backend:
+        return torch_backend(bundle, place="cpu")
+
     size = bundle.size or size
     labels, _ = follow(model, engine, size, sample(size, frames))
     facts = {"checkpoint": bundle.checkpoint.get("sha256")}

@@ -4,7 +4,7 @@
 #
 #   bash .gpu2/run.sh MINUTES [--only WORDS ...] [--resume]        KIT=FOLDER, as given to first.sh
 set -euo pipefail
-minutes=$1; shift; kit=${KIT:-/tmp/vos_deploy_gpu}; site=$kit/site; out=${OUT:-$kit/out}; started=$(date +%s)
+minutes=$1; shift; kit=${KIT:-${TMPDIR:-/tmp}/vos_deploy_gpu}; site=$kit/site; out=${OUT:-$kit/out}; started=$(date +%s)
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 CUDA_MODULE_LOADING=LAZY
 mkdir -p "$site" "$out"
 if [ ! -e "$site/done" ]; then

@@ -4,7 +4,7 @@ import numpy as np
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
-from vos_deploy.options import Options
+from vos_deploy.options import Options, option
 from vos_deploy.padding import grid_size
 
 from ..backends import Array, Backend
@@ -13,6 +13,28 @@ from ..memory import MemoryBank, MemoryPolicy, MemoryState
 from .shared_keys import Group, SharedKeys
 
 Memory = MemoryBank | LongTermMemory
+
+
+def long_term_option(default: bool) -> bool:
+    """The option `long_term` of a method."""
+    value: bool = option(
+        default, "condense old memory frames into prototypes instead of dropping them"
+    )
+    return value
+
+
+def prototypes_option() -> int:
+    """The option `prototypes` of a method."""
+    count: int = option(128, "long-term memory: prototypes made at a time", at_least=1, metavar="N")
+    return count
+
+
+def long_term_tokens_option() -> int:
+    """The option `long_term_tokens` of a method."""
+    count: int = option(
+        10_000, "long-term memory: maximum number of prototypes", at_least=1, metavar="N"
+    )
+    return count
 
 
 class AnisotropicKeys(SharedKeys[Memory]):

@@ -7,46 +7,43 @@ from typing import Any
 from vos_deploy.options import Options, option
 
 from ...long_term import Budget
+from ..anisotropic import long_term_option, long_term_tokens_option, prototypes_option
+from ..top_k import top_k_option
 
 
 @dataclass(frozen=True)
 class CutieOptions(Options):
-    top_k: int = option(
-        30, "memory positions that each position of a frame reads from", at_least=1, metavar="N"
-    )
-    long_term: bool = option(
-        False, "condense old memory frames into prototypes, and not forget them"
-    )
+    top_k: int = top_k_option(30)
+    long_term: bool = long_term_option(False)
     working_frames: int = option(
         10,
-        "with long-term memory: memory frames at which old ones are condensed",
+        "long-term memory: number of memory frames at which old ones are condensed",
         at_least=2,
         metavar="N",
     )
     min_frames: int = option(
-        5, "with long-term memory: memory frames that are left then", at_least=1, metavar="N"
+        5,
+        "long-term memory: memory frames kept when the others are condensed",
+        at_least=1,
+        metavar="N",
     )
-    prototypes: int = option(
-        128, "with long-term memory: tokens that these become", at_least=1, metavar="N"
-    )
-    long_term_tokens: int = option(
-        10_000, "with long-term memory: most prototypes held", at_least=1, metavar="N"
-    )
+    prototypes: int = prototypes_option()
+    long_term_tokens: int = long_term_tokens_option()
     buffer_tokens: int = option(
         2_000,
-        "with long-term memory: prototypes thrown out beyond need when there is no room",
+        "long-term memory: extra prototypes evicted when it is full",
         at_least=0,
         metavar="N",
     )
     stagger: int = option(
         5,
-        "times that the decoder updates the sensory memory between two memory frames",
+        "updates of the sensory memory by the decoder between two memory frames",
         at_least=1,
         metavar="N",
     )
     chunk: int = option(
         0,
-        "objects that go through the object transformer together; 0: all",
+        "objects per batch in the object transformer; 0 takes all together",
         at_least=0,
         metavar="N",
     )

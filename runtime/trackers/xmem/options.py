@@ -6,6 +6,8 @@ from typing import Any
 
 from vos_deploy.options import Options, option
 
+from ..anisotropic import long_term_option, long_term_tokens_option, prototypes_option
+
 LATE_OBJECTS = ("corrected", "released")
 
 
@@ -24,26 +26,20 @@ class XMemOptions(Options):
         at_least=-1,
         metavar="N",
     )
-    long_term: bool = option(
-        True, "condense old memory frames into prototypes, and not forget them"
-    )
+    long_term: bool = long_term_option(True)
     min_frames: int | None = option(
         None,
-        "with long-term memory: memory frames that are left then; if not given, half of "
-        "memory_frames",
+        "long-term memory: memory frames kept when the others are condensed (default: half of "
+        "memory_frames)",
         at_least=1,
         metavar="N",
     )
-    prototypes: int = option(
-        128, "with long-term memory: tokens that these become", at_least=1, metavar="N"
-    )
-    long_term_tokens: int = option(
-        10_000, "with long-term memory: most prototypes held", at_least=1, metavar="N"
-    )
+    prototypes: int = prototypes_option()
+    long_term_tokens: int = long_term_tokens_option()
     late_objects: str = option(
         "corrected",
-        "with long-term memory: objects that are marked later have keys of their own frames, or, "
-        "as released, those of the first objects",
+        "long-term memory: objects added later get the keys of their own frames (corrected) or "
+        "those of the first objects (released)",
         choices=LATE_OBJECTS,
     )
 
