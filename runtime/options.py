@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vos_deploy.errors import InputError
@@ -68,14 +68,21 @@ def given_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _help(owners: Mapping[str, Field]) -> str:
-    """One text and one default where all owners agree."""
-    texts = {method: field.metadata["help"] for method, field in owners.items()}
-    defaults = {method: str(field.default) for method, field in owners.items()}
-    shared = set(defaults.values())
-    each = shared.pop() if len(shared) == 1 else ", ".join(f"{m} {d}" for m, d in defaults.items())
-    if len(set(texts.values())) == 1:
-        return f"{next(iter(texts.values()))} (default: {each})"
-    return "; ".join(f"{m}: {text}" for m, text in texts.items()) + f" (default: {each})"
+    """What is said, and the default, once for the methods that agree; None is no default."""
+    said = {method: field.metadata["help"] for method, field in owners.items()}
+    given = {m: str(field.default) for m, field in owners.items() if field.default is not None}
+    texts, defaults = _together(said, owners, ": "), ", ".join(_together(given, owners, " "))
+    return "; ".join(texts) + (f" (default: {defaults})" if defaults else "")
+
+
+def _together(by_method: Mapping[str, str], owners: Iterable[str], colon: str) -> list[str]:
+    """The different texts, each after the methods it is of; alone if it is that of all owners."""
+    methods: dict[str, list[str]] = {}
+    for method, text in by_method.items():
+        methods.setdefault(text, []).append(method)
+    if list(methods.values()) == [[*owners]]:
+        return list(methods)
+    return [f"{'/'.join(names)}{colon}{text}" for text, names in methods.items()]
 
 
 def _setting(tracker: type[Tracker], name: str | None) -> Mapping[str, Any]:

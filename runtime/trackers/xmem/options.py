@@ -15,7 +15,7 @@ LATE_OBJECTS = ("corrected", "released")
 class XMemOptions(Options):
     top_k: int = option(
         30,
-        "memory positions that each position of a frame reads from; 0: all",
+        "memory positions that each position of a frame reads from; 0 reads all",
         at_least=0,
         metavar="N",
     )
@@ -29,8 +29,8 @@ class XMemOptions(Options):
     long_term: bool = long_term_option(True)
     min_frames: int | None = option(
         None,
-        "long-term memory: memory frames kept when the others are condensed (default: half of "
-        "memory_frames)",
+        "long-term memory: memory frames kept when the others are condensed; half of "
+        "memory_frames if not given",
         at_least=1,
         metavar="N",
     )
