@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a small STCN: about an hour on a CPU core. DATA holds
+# Trains a small STCN on a CPU core; not run to its end yet. DATA holds
 # static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in the DAVIS
 # layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
