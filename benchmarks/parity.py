@@ -19,7 +19,8 @@ from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.options import GENERAL, configure
-from vos_deploy.runtime.segmenter import UNLIMITED, Segmenter
+from vos_deploy.runtime.segmenter import Segmenter
+from vos_deploy.runtime.settings import UNLIMITED
 from vos_deploy.video import open_source
 
 from . import conditions, report

@@ -9,7 +9,7 @@ from vos_deploy.arguments import positive, working_size
 
 from .backends import DEVICES
 from .options import add_method_options, given_options
-from .segmenter import UNLIMITED
+from .settings import UNLIMITED
 
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -10,23 +10,19 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
-from vos_deploy.frames import LONGEST, Size, check_frame
-from vos_deploy.masks import check_mask, object_ids
+from vos_deploy.frames import LONGEST, Size, check_frame, working_size
 
 from . import backends, trackers
+from .drawn import check_drawn, check_visible
 from .estimate import most_likely, overwrite
 from .geometry import Geometry
-from .memory import MemoryPolicy, MemoryState
+from .memory import MemoryState
+from .model import Model, load
 from .objects import ObjectManager
-from .options import configure
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
-
-# So many objects that vanish at the working size, and more than half of all, are no objects.
-SPECKS = 8
-UNLIMITED: Literal["unlimited"] = "unlimited"
 
 
 class Segmenter:
@@ -37,13 +33,14 @@ class Segmenter:
         labels = segmenter.step(frame)  # every later frame
 
     Nothing grows with the length of the video unless memory_frames="unlimited" asks for it.
+    For several videos at a time see `vos_deploy.Model`.
 
     timings: seconds of the last step, per stage: "prepare", one entry per graph, "finish".
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | None = None,
+        model: str | os.PathLike[str] | Model | None = None,
         *,
         device: str | backends.BackendMaker = "auto",
         memory_every: int | None = None,
@@ -57,7 +54,7 @@ class Segmenter:
 
         Args:
             model: a model folder, or a `.plan` file built from one; None for the demonstration
-                model that ships with the package.
+                model that ships with the package; or a `Model`, which has its device and threads.
             device: one of `vos_deploy.runtime.backends.DEVICES`, or what makes another backend.
                 "auto" is TensorRT for a plan; for a folder CUDA where there is one, or the CPU.
                 On a GPU, use and close the segmenter in the thread that made it.
@@ -73,17 +70,22 @@ class Segmenter:
 
         Raises:
             ModelError: the model cannot be used; the message says why and what to do.
-            InputError: another argument is wrong, or the inference engine is not installed.
+            InputError: another argument is wrong, the inference engine is not installed, or the
+                memory limit of the model leaves no room.
         """
-        self.bundle = Bundle.load(demonstration_model() if model is None else model)
-        self._tracker_type = trackers.find(self.bundle)
+        self.bundle = model.bundle if isinstance(model, Model) else load(model)
         given = {"memory_every": memory_every, **options}
-        given = {k: v for k, v in given.items() if v is not None}
-        self._options, memory_every = configure(self._tracker_type, given, setting)
-        self._policy = _memory_policy(self.bundle, memory_every, memory_frames)
-        self._tracker_type.check(self.bundle, self._policy, self._options)
-        self._size = _size(self.bundle, size)
-        self._backend = backends.create(self.bundle, device, threads)
+        self._settings = Settings.of(self.bundle, given, memory_frames, size, setting)
+        self._shares = isinstance(model, Model)
+        if isinstance(model, Model):
+            if device != "auto" or threads is not None:
+                raise InputError("device and threads are the Model's: give them to it")
+            self._model = model
+        else:
+            self._model = Model(self.bundle, device=device, threads=threads)
+        self._model.memory.check(self._settings)
+        self._backend = self._model.lend()
+        self._closed = False
         self.reset()
 
     def reset(self) -> None:
@@ -93,6 +95,7 @@ class Segmenter:
         self._geometry: Geometry | None = None
         self._tracker: trackers.Tracker | None = None
         self._probabilities: NDArray[np.float32] | None = None
+        self._model.memory.release(self)
 
     def step(
         self,
@@ -118,8 +121,12 @@ class Segmenter:
                 The state is as before the step.
         """
         started = perf_counter()
+        if self._closed:
+            raise InputError("the segmenter is closed: make another one")
         frame = check_frame(frame)
         drawn = self._check_drawn(frame, mask, objects)
+        if drawn is not None:
+            self._reserve(frame, {*self._objects.ids, *drawn[1]})
         geometry, tracker = self._start(frame)
         if drawn is not None:
             self._check_visible(geometry, *drawn)
@@ -188,7 +195,7 @@ class Segmenter:
         the next frame needs it.
         """
         if self._tracker is None:
-            return MemoryState.of([], self._policy)
+            return MemoryState.of([], self._settings.policy)
         state = self._tracker.memory
         return replace(state, frames=state.frames + self._tracker.new_objects)
 
@@ -199,8 +206,13 @@ class Segmenter:
 
     def close(self) -> None:
         """Free what the device holds. The segmenter cannot be used afterwards."""
+        if self._closed:
+            return
+        self._closed = True
         self.reset()
-        self._backend.close()
+        self._model.take_back(self._backend)
+        if not self._shares:
+            self._model.close()
 
     def __enter__(self) -> Self:
         return self
@@ -215,43 +227,44 @@ class Segmenter:
         objects: Iterable[int] | None,
     ) -> tuple[NDArray[np.uint8], list[int]] | None:
         """The mask as uint8 [H, W] and the ids in it that count; None without a mask."""
-        if mask is None:
-            if self._geometry is None:
-                raise InputError("the first frame needs a mask: call step(frame, mask)")
-            if objects is not None:
-                raise InputError("`objects` was given without a mask")
-            return None
-        checked = check_mask(mask, frame.shape[:2])
-        present = object_ids(checked)
-        counting = present if objects is None else list(dict.fromkeys(objects))
-        absent = [str(object_id) for object_id in counting if object_id not in present]
-        if absent or not counting:
-            raise InputError(
-                f"`objects` must be ids of the mask, {', '.join(map(str, present))}, got "
-                f"{', '.join(absent) or 'none'}"
-            )
-        total = len({*self._objects.ids, *counting})
-        if self.bundle.max_objects is not None and total > self.bundle.max_objects:
-            raise InputError(
-                f"the model takes at most {self.bundle.max_objects} objects, got {total}: choose "
-                "some with `objects`, or export or build the model for more"
-            )
-        return checked, counting
+        if mask is not None:
+            size = frame.shape[0], frame.shape[1]
+            return check_drawn(mask, size, objects, self._objects.ids, self.bundle.max_objects)
+        if self._geometry is None:
+            raise InputError("the first frame needs a mask: call step(frame, mask)")
+        if objects is not None:
+            raise InputError("`objects` was given without a mask")
+        return None
+
+    def _check_visible(
+        self, geometry: Geometry, mask: NDArray[np.uint8], ids: Sequence[int]
+    ) -> None:
+        try:
+            check_visible(mask, ids, geometry)
+        except InputError:
+            if not self._objects.ids:
+                self.reset()  # the next frame may be of another size
+            raise
+
+    def _reserve(self, frame: NDArray[np.uint8], ids: Collection[int]) -> None:
+        """Raise InputError if the model has no room for a state with so many objects."""
+        if self._model.memory.limit is not None:
+            working = working_size((frame.shape[0], frame.shape[1]), self._settings.size)
+            self._model.memory.reserve(self, self._settings, working, len(ids))
 
     def _start(self, frame: NDArray[np.uint8]) -> tuple[Geometry, trackers.Tracker]:
         """Geometry and tracker of the video, made by its first frame."""
         size = frame.shape[0], frame.shape[1]
         if self._geometry is None or self._tracker is None:
-            geometry = Geometry(size, self._size)
-            if isinstance(self._size, int) and min(geometry.working) != self._size:
+            asked = self._settings.size
+            geometry = Geometry(size, asked)
+            if isinstance(asked, int) and min(geometry.working) != asked:
                 logger.warning(
                     "frames of %dx%d are long strips: they are worked on at %dx%d, the area of a "
                     "frame of %dx%d",
-                    *size, *geometry.working, self._size, LONGEST * self._size,
+                    *size, *geometry.working, asked, LONGEST * asked,
                 )  # fmt: skip
-            self._tracker = self._tracker_type.create(
-                self._backend, geometry.working, self._policy, self._options
-            )
+            self._tracker = self._settings.tracker(self._backend, geometry.working)
             self._geometry = geometry
         elif size != self._geometry.frame:
             expected = "x".join(map(str, self._geometry.frame))
@@ -261,26 +274,6 @@ class Segmenter:
                 "resize it, or call reset() to start another video"
             )
         return self._geometry, self._tracker
-
-    def _check_visible(
-        self, geometry: Geometry, mask: NDArray[np.uint8], ids: Sequence[int]
-    ) -> None:
-        """Warn of objects that are too small to be followed; many of them are none."""
-        unseen = sorted(set(ids).difference(object_ids(geometry.fit_mask(mask))))
-        size = "x".join(map(str, geometry.working))
-        if len(unseen) >= SPECKS and 2 * len(unseen) > len(ids):
-            if not self._objects.ids:
-                self.reset()  # the next frame may be of another size
-            raise InputError(
-                f"{len(unseen)} of {len(ids)} objects in the mask are too small to be seen at the "
-                f"working size of {size}: are its values object ids? Choose some with `objects`, "
-                "or a larger size"
-            )
-        if unseen:
-            logger.warning(
-                "too small to be seen at the working size of %s: object %s",
-                size, ", ".join(map(str, unseen)),
-            )  # fmt: skip
 
     def _annotate(
         self,
@@ -305,38 +298,3 @@ class Segmenter:
         if self._probabilities is None and not geometry.resizes:
             return self._objects.labels(tracker.label_map())
         return self._objects.labels(most_likely(self.probabilities))
-
-
-def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) -> MemoryPolicy:
-    every = bundle.memory.every if every is None else every
-    if not isinstance(every, int) or every < 1:
-        raise InputError(f"memory_every must be at least 1, got {every!r}")
-    room = None if bundle.engine is None else bundle.engine.memory_frames
-    if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
-        raise InputError(
-            f"{bundle.path} was built for at most {room} memory frames, got {frames}: use fewer, "
-            "or build it for more with: vos-deploy-build --memory-frames"
-        )
-    if frames == UNLIMITED:
-        return MemoryPolicy(every, None)
-    if frames is None:
-        return MemoryPolicy(every, bundle.memory.frames)
-    if not isinstance(frames, int) or frames < 1:
-        raise InputError(f'memory_frames must be at least 1, or "{UNLIMITED}", got {frames!r}')
-    return MemoryPolicy(every, frames)
-
-
-def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
-    """The working size: what was asked for, if the model can do it, or else the model's own."""
-    if bundle.size is None:
-        return bundle.short_side if asked is None else asked
-    if asked is not None and asked != bundle.size:
-        height, width = bundle.size
-        change = (
-            "export the model with --size any" if bundle.engine is None else "build another plan"
-        )
-        raise InputError(
-            f"the model in {bundle.path} is fixed to {height}x{width}, got size {asked}: omit "
-            f"size, or {change}"
-        )
-    return bundle.size

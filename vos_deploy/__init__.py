@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vos_deploy.errors import InputError, ModelError, VosDeployError
     from vos_deploy.masks import overlay, read_mask, write_mask
+    from vos_deploy.runtime.model import Model
     from vos_deploy.runtime.segmenter import Segmenter
     from vos_deploy.video import open_source
     from vos_deploy.writers import MaskFolderWriter, VideoWriter
@@ -18,6 +19,7 @@ __version__ = version("vos_deploy")
 _HOMES = {
     "InputError": "errors",
     "MaskFolderWriter": "writers",
+    "Model": "runtime.model",
     "ModelError": "errors",
     "Segmenter": "runtime.segmenter",
     "VideoWriter": "writers",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "InputError",
     "MaskFolderWriter",
+    "Model",
     "ModelError",
     "Segmenter",
     "VideoWriter",

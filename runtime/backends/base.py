@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle, TensorSpec
-from vos_deploy.errors import ModelError
+from vos_deploy.errors import InputError, ModelError
 
 
 class Array(Protocol):
@@ -55,6 +55,14 @@ class Backend(ABC):
         self._check(graph, "input", spec.inputs, inputs)
         self._check(graph, "output", spec.outputs, outputs)
         self._timed(graph, inputs, outputs)
+
+    def fork(self) -> "Backend":
+        """A backend of another stream of frames, for the thread that calls. What the model is,
+        sessions or engines, it shares; arrays, times and work in progress are its own.
+
+        Raises InputError where a backend runs one stream only.
+        """
+        raise InputError(f"{type(self).__name__} runs one stream of frames only")
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:

@@ -77,6 +77,9 @@ class CudaDevice:
         self._unused: list[int] = []  # addresses that the stream may still be using
         self._graphs = graph_driver()
 
+    def fork(self) -> CudaDevice:
+        return CudaDevice()
+
     def allocate(self, nbytes: int) -> Allocation:
         self._check_thread()
         size = max(nbytes, 1)  # CUDA has no empty allocations

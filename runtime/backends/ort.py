@@ -1,8 +1,10 @@
 """ONNX Runtime on the CPU, with every input and output bound to memory the caller owns."""
 
 import logging
+import os
 from collections.abc import Mapping
-from typing import Any
+from threading import Semaphore
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -16,26 +18,36 @@ from .base import Array, Backend
 logger = logging.getLogger(__name__)
 
 
+class Loaded(NamedTuple):
+    """What all streams of a model share.
+
+    sessions: by graph. turns: held while one of them runs. As many run at a time as there are
+        processors for, by the threads of each: more would be slower, and each would need working
+        memory of its own.
+    """
+
+    sessions: dict[str, Any]
+    turns: Semaphore
+
+
 class OnnxRuntimeBackend(Backend):
     """Arrays are NumPy arrays; graphs read and write them in place through IO binding."""
 
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, loaded: Loaded | None = None
+    ) -> None:
+        """loaded: by another stream of the model; None to load the graphs now.
+
+        Raises ModelError for a graph that ONNX Runtime does not load.
+        """
         super().__init__(bundle, threads)
-        runtime = import_onnxruntime()
-        self._bindings: dict[str, Any] = {}
-        self._sessions: dict[str, Any] = {}
-        for name in bundle.graphs:
-            path = bundle.graph_path(name)
-            try:
-                session = runtime.InferenceSession(
-                    path, session_options(runtime, threads), providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # ONNX Runtime's own errors derive from Exception only
-                raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
-            self._sessions[name] = session
-            self._bindings[name] = session.io_binding()
+        self._sessions, self._turns = load(bundle, threads) if loaded is None else loaded
+        self._bindings = {name: session.io_binding() for name, session in self._sessions.items()}
+
+    def fork(self) -> Self:
+        return type(self)(self.bundle, self.threads, Loaded(dict(self._sessions), self._turns))
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.empty(shape, dtype)
@@ -50,8 +62,13 @@ class OnnxRuntimeBackend(Backend):
         np.copyto(np.asarray(target), np.asarray(source), casting="no")
 
     def close(self) -> None:
+        """The sessions go with the last stream that has them."""
         self._bindings.clear()
         self._sessions.clear()
+
+    def _timed(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        with self._turns:
+            super()._timed(graph, inputs, outputs)
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         binding = self._bindings[graph]
@@ -61,6 +78,23 @@ class OnnxRuntimeBackend(Backend):
             target = np.asarray(array)
             binding.bind_output(name, "cpu", 0, target.dtype, target.shape, target.ctypes.data)
         self._sessions[graph].run_with_iobinding(binding)
+
+
+def load(bundle: Bundle, threads: int | None) -> Loaded:
+    """Raises ModelError for a graph that ONNX Runtime does not load."""
+    runtime = import_onnxruntime()
+    sessions = {}
+    for name in bundle.graphs:
+        path = bundle.graph_path(name)
+        try:
+            sessions[name] = runtime.InferenceSession(
+                path, session_options(runtime, threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's own errors derive from Exception only
+            raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
+    # Without a number a session has a thread for every core.
+    at_a_time = 1 if threads is None else max(1, (os.cpu_count() or 1) // threads)
+    return Loaded(sessions, Semaphore(at_a_time))
 
 
 def session_options(runtime: Any, threads: int | None) -> Any:

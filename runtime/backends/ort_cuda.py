@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
@@ -74,6 +74,10 @@ class OrtCudaBackend(GpuBackend):
         except BaseException:
             self.close()
             raise
+
+    def fork(self) -> Self:
+        """With sessions of its own: ONNX Runtime ties a session to one CUDA stream."""
+        return type(self)(self.bundle, self.threads, self.gpu.fork())
 
     def close(self) -> None:
         self.gpu.synchronize()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -65,6 +65,9 @@ class TorchBackend(Backend):
         }
         if compiled:
             self._modules = {name: self._torch.compile(m) for name, m in self._modules.items()}
+
+    def fork(self) -> Self:
+        return type(self)(self.bundle, self._modules, str(self._place))
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> TorchArray:
         kind = np.dtype(dtype)

@@ -93,6 +93,11 @@ class Tracker(ABC):
         """What is held of past frames, all objects together."""
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes that the memory takes on the host, once it is full, beside the backend's arrays."""
+        return 0
+
+    @property
     def statistics(self) -> dict[str, float]:
         """What the method counts about the video so far, by name."""
         return {}

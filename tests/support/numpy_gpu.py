@@ -37,7 +37,7 @@ class OnCpu(OrtCudaBackend):
 
     def _provider_options(self) -> dict[str, str]:
         asked = super()._provider_options()
-        assert (asked["device_id"], asked["user_compute_stream"]) == ("0", "77")
+        assert (asked["device_id"], asked["user_compute_stream"]) == ("0", str(self.gpu.stream))
         return {}
 
 

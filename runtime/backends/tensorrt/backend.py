@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from ..device import Device, DeviceArray
 from ..gpu import GpuBackend
 from .calls import Call, Calls
 from .compatibility import check, engines_of, rebuild_command
-from .library import Log, import_runtime
-from .rtx import RuntimeCache, compiles_just_in_time
-
-if TYPE_CHECKING:
-    import tensorrt as trt
+from .library import import_runtime
+from .loaded import LoadedEngines
 
 # What TensorRT asks of the address of a tensor. Allocations keep to it, views need not.
 ALIGNMENT = 256
@@ -36,85 +33,50 @@ class TensorRTBackend(GpuBackend):
         threads: int | None = None,
         device: Device | None = None,
         module: Any = None,
+        loaded: LoadedEngines | None = None,
     ) -> None:
         """module: TensorRT's Python module; None for the one that the plan was built with.
+        loaded: the engines that another stream of the model has; None to load them.
 
         Raises ModelError if the plan was built for another TensorRT or another GPU, and InputError
         if TensorRT or PyCUDA cannot be imported.
         """
-        engine = engines_of(bundle)
-        self._module = import_runtime(engine.runtime) if module is None else module
+        if module is None:
+            module = import_runtime(engines_of(bundle).runtime)
         super().__init__(bundle, threads, device)
         self._calls: dict[str, Calls] = {}
         self._spare: dict[tuple[str, str], DeviceArray] = {}
-        self._host_inputs: dict[str, set[str]] = {}
-        self._runtime: trt.Runtime | None = None
-        self._compiled = RuntimeCache(self._module) if compiles_just_in_time(self._module) else None
+        self._loaded = LoadedEngines(bundle, module) if loaded is None else loaded
+        self._loaded.acquire()
         try:
-            check(bundle, self._module.__version__, self.gpu.name, self.gpu.compute_capability)
-            self._load()
+            if loaded is None:
+                gpu = self.gpu
+                check(bundle, module.__version__, gpu.name, gpu.compute_capability)
+                loaded = self._loaded.load()
+            scratch = self.gpu.allocate(loaded.working_memory)
+            for name, engine in loaded.engines.items():
+                records = self.gpu.records and loaded.cache is None
+                settings = loaded.settings(engine)
+                log = loaded.log
+                self._calls[name] = Calls(name, engine, settings, self.gpu, scratch, log, records)
         except BaseException:
             self.close()
             raise
+
+    def fork(self) -> Self:
+        gpu, loaded = self.gpu.fork(), self._loaded
+        return type(self)(self.bundle, self.threads, gpu, loaded.module, loaded)
 
     def close(self) -> None:
         if self._calls:
             self.gpu.synchronize()
         for calls in self._calls.values():
             calls.close()
-        if self._calls and self._compiled is not None:
-            self._compiled.save()
         # Contexts before engines before the runtime before the memory they use.
         self._calls.clear()
         self._spare.clear()
-        self._runtime = None
+        self._loaded.release()
         super().close()
-
-    def _load(self) -> None:
-        self._log = Log(self._module)
-        self._runtime = self._module.Runtime(self._log.native)
-        engines = {name: self._engine(name) for name in self.bundle.graphs}
-        scratch = self.gpu.allocate(max(map(_working_memory, engines.values())))
-        for name, engine in engines.items():
-            self._host_inputs[name] = self._interface(name, engine)
-            settings = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
-            if self._compiled is not None:
-                settings = self._compiled.settings(engine)
-            records = self.gpu.records and self._compiled is None
-            self._calls[name] = Calls(name, engine, settings, self.gpu, scratch, self._log, records)
-
-    def _engine(self, graph: str) -> trt.ICudaEngine:
-        assert self._runtime is not None
-        engine = self._runtime.deserialize_cuda_engine(self.bundle.read(graph))
-        if engine is None:
-            raise ModelError(
-                f"{self._module.__name__} {self._module.__version__} cannot load the engine of "
-                f"{graph!r} in {self.bundle.path} ({self._log.drain()}); build it again with: "
-                f"{rebuild_command(self.bundle)}"
-            )
-        return engine
-
-    def _interface(self, graph: str, engine: trt.ICudaEngine) -> set[str]:
-        """The inputs whose values the engine wants on the host. Raises ModelError unless the
-        tensors are those of the manifest."""
-        spec = self.bundle.graphs[graph]
-        names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
-        expected = {tensor.name for tensor in (*spec.inputs, *spec.outputs)}
-        host = {
-            name
-            for name in names
-            if engine.get_tensor_location(name) == self._module.TensorLocation.HOST
-            or engine.is_shape_inference_io(name)
-        }
-        # Values are whole numbers: sizes and counts.
-        readable = {tensor.name for tensor in spec.inputs if tensor.dtype == "int64"}
-        if names != expected or not host <= readable:
-            raise ModelError(
-                f"the engine of {graph!r} in {self.bundle.path} has the tensors "
-                f"{', '.join(sorted(names))}, and its manifest names {', '.join(sorted(expected))};"
-                f" build it again with: {rebuild_command(self.bundle)}"
-            )
-        return host
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         shapes, addresses, values = [], [], []
@@ -122,7 +84,7 @@ class TensorRTBackend(GpuBackend):
         for name, array in inputs.items():
             assert isinstance(array, DeviceArray)
             shapes.append((name, array.shape))
-            if name in self._host_inputs[graph]:
+            if name in self._loaded.host_inputs[graph]:
                 values.append((name, tuple(int(v) for v in self.values(array).ravel())))
                 self._check_profile(graph, name, values[-1][1])
                 continue
@@ -172,10 +134,3 @@ class TensorRTBackend(GpuBackend):
 
 def _is_aligned(array: DeviceArray) -> bool:
     return array.pointer % ALIGNMENT == 0
-
-
-def _working_memory(engine: trt.ICudaEngine) -> int:
-    """Bytes that any context of the engine needs."""
-    if hasattr(engine, "device_memory_size_v2"):
-        return engine.device_memory_size_v2
-    return engine.device_memory_size

@@ -20,6 +20,7 @@ from ...memory import MemoryPolicy, MemoryState
 from ..base import Tracker
 from .target import FAST, SLOW, TargetModel, initial_weights
 from .target.augment import PAINTED, augment
+from .target.samples import nbytes_of
 
 # The logit of an object that has no pixel to be learned from: it is nowhere.
 NOWHERE = -100.0
@@ -137,6 +138,13 @@ class GFRTM(Tracker):
             capacity=self._capacity * self.num_objects,
             bytes=sum(samples.nbytes for samples in held),
             evicts="oldest",
+        )
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(
+            nbytes_of(self._capacity, self.grid, followed.project.shape[0])
+            for followed in self.objects
         )
 
     @property

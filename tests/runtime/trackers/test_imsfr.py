@@ -321,7 +321,7 @@ def test_settings_and_defaults(make_segmenter) -> None:
     assert make_segmenter()._options == IMSFROptions(sampling="davis2017", top_k=4, seed=0)
     youtube = make_segmenter(setting="youtube", top_k=5)
     assert youtube._options == IMSFROptions(sampling="youtube", top_k=5, seed=0)
-    assert [make_segmenter(setting=s)._policy.every for s in IMSFR.settings] == [6, 6, 3]
+    assert [make_segmenter(setting=s)._settings.policy.every for s in IMSFR.settings] == [6, 6, 3]
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_settings(model: Path) -> None:
     for setting, every, top_k in (("davis2017", 3, 40), ("davis2016", 3, 40), ("youtube", 4, 20)):
         with Segmenter(model, setting=setting) as following:
             following.step(frame(0), mask(1))
-            assert following._policy.every == every
+            assert following._settings.policy.every == every
             assert np.asarray(following._tracker.top_k).tolist() == [top_k]
     with pytest.raises(InputError, match="no setting 'davis'; it has davis2017"):
         Segmenter(model, setting="davis")

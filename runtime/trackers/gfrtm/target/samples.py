@@ -85,6 +85,12 @@ class Samples:
         return result
 
 
+def nbytes_of(capacity: int, grid: tuple[int, int], channels: int) -> int:
+    """What `Samples` of so many features of float32 take."""
+    token = np.dtype(np.float32).itemsize * channels + np.dtype(np.float64).itemsize * (9 + 1)
+    return capacity * grid[0] * grid[1] * token
+
+
 def sum_shifted(taps: Float) -> Float:
     """[9, n, h, w] -> [n, h, w]: every tap's map read at its shift, zero outside, summed."""
     result: Float = taps[4].copy()

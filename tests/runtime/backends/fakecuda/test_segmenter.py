@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from vos_deploy.runtime.backends import Array
 from vos_deploy.runtime.backends.cuda import CudaDevice
 from vos_deploy.runtime.backends.ort_cuda import OrtCudaBackend
 from vos_deploy.runtime.backends.tensorrt.backend import TensorRTBackend
+from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.segmenter import Segmenter
 
 pytestmark = pytest.mark.fakecuda
@@ -67,7 +69,7 @@ def test_tensorrt(driver, make_plan, make_model, every):
 
     def make(bundle: Bundle, threads: int | None) -> TensorRTBackend:
         gpu = CudaDevice()
-        module: Any = FakeTensorRT(OnDriver(driver, gpu))
+        module: Any = FakeTensorRT(OnDriver(driver, gpu.stream))
         return TensorRTBackend(bundle, threads, gpu, module)
 
     with Segmenter(make_plan(), device=make, **given) as segmenter:
@@ -81,8 +83,11 @@ def test_tensorrt(driver, make_plan, make_model, every):
 class OnDriver:
     """What the TensorRT in NumPy asks of a device: to put work on the stream."""
 
-    def __init__(self, driver: Driver, gpu: CudaDevice) -> None:
-        self._driver, self.stream = driver, gpu.stream
+    def __init__(self, driver: Driver, stream: int) -> None:
+        self._driver, self.stream = driver, stream
+
+    def on(self, stream: int) -> OnDriver:
+        return OnDriver(self._driver, stream)
 
     @property
     def capturing(self) -> bool:
@@ -90,6 +95,39 @@ class OnDriver:
 
     def put(self, work: Any) -> None:
         self._driver.put(self.stream, work)
+
+
+def test_tensorrt_on_several_streams(driver, make_plan, make_model):
+    """In turns in one thread, and all of another thread's: one set of engines."""
+    loaded: list[bytes] = []
+
+    class Module(FakeTensorRT):
+        def Runtime(self, logger: Any) -> Any:
+            runtime = super().Runtime(logger)
+            load = runtime.deserialize_cuda_engine
+            runtime.deserialize_cuda_engine = lambda engine: loaded.append(engine) or load(engine)
+            return runtime
+
+    def make(bundle: Bundle, threads: int | None) -> TensorRTBackend:
+        gpu = CudaDevice()
+        module: Any = Module(OnDriver(driver, gpu.stream))
+        return TensorRTBackend(bundle, threads, gpu, module)
+
+    def elsewhere() -> list[Any]:
+        with model.segmenter() as segmenter:
+            return follow(segmenter)
+
+    folder = make_model("cpu")
+    with Model(make_plan(), device=make) as model:
+        with model.segmenter() as first, model.segmenter() as second:
+            streams = {s._backend.gpu.stream for s in (first, second)}  # type: ignore[attr-defined]
+            assert len(streams) == 2
+            for found in (follow(first), follow(second)):
+                assert_as_on_the_cpu(found, folder, {"size": SIZE, "memory_frames": 6})
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(elsewhere).result()
+        assert_as_on_the_cpu(found, folder, {"size": SIZE, "memory_frames": 6})
+    assert len(loaded) == len(model.bundle.graphs)
 
 
 def assert_as_on_the_cpu(found: list[Any], folder: Any, given: Mapping[str, Any]) -> None:

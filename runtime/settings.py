@@ -1,0 +1,94 @@
+"""How a stream of frames is worked on: what was asked for, as far as the model can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from vos_deploy.bundle import Bundle
+from vos_deploy.errors import InputError
+from vos_deploy.frames import Size
+from vos_deploy.options import Options
+
+from . import trackers
+from .backends import Backend
+from .memory import MemoryPolicy
+from .options import configure
+
+UNLIMITED: Literal["unlimited"] = "unlimited"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a stream, checked against the model.
+
+    policy: which frames stay in the memory. options: the method's own.
+    size: the working size, as the length of the shorter side or (height, width); None for the
+        frame's own.
+    """
+
+    tracker_type: type[trackers.Tracker]
+    policy: MemoryPolicy
+    options: Options
+    size: int | Size | None
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        given: Mapping[str, Any],
+        memory_frames: int | str | None,
+        size: int | Size | None,
+        setting: str | None,
+    ) -> Self:
+        """From the arguments of `Segmenter`. given: `memory_every` and the method's options, of
+        which None is what the manifest or the setting says.
+
+        Raises InputError for what is wrong, and ModelError for a model that cannot be run.
+        """
+        tracker_type = trackers.find(bundle)
+        known = {name: value for name, value in given.items() if value is not None}
+        options, every = configure(tracker_type, known, setting)
+        policy = _memory_policy(bundle, every, memory_frames)
+        tracker_type.check(bundle, policy, options)
+        return cls(tracker_type, policy, options, _size(bundle, size))
+
+    def tracker(self, backend: Backend, working: Size) -> trackers.Tracker:
+        """The tracker of a video at a working size."""
+        return self.tracker_type.create(backend, working, self.policy, self.options)
+
+
+def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) -> MemoryPolicy:
+    every = bundle.memory.every if every is None else every
+    if not isinstance(every, int) or every < 1:
+        raise InputError(f"memory_every must be at least 1, got {every!r}")
+    room = None if bundle.engine is None else bundle.engine.memory_frames
+    if room is not None and (frames == UNLIMITED or (isinstance(frames, int) and frames > room)):
+        raise InputError(
+            f"{bundle.path} was built for at most {room} memory frames, got {frames}: use fewer, "
+            "or build it for more with: vos-deploy-build --memory-frames"
+        )
+    if frames == UNLIMITED:
+        return MemoryPolicy(every, None)
+    if frames is None:
+        return MemoryPolicy(every, bundle.memory.frames)
+    if not isinstance(frames, int) or frames < 1:
+        raise InputError(f'memory_frames must be at least 1, or "{UNLIMITED}", got {frames!r}')
+    return MemoryPolicy(every, frames)
+
+
+def _size(bundle: Bundle, asked: int | Size | None) -> int | Size | None:
+    """The working size: what was asked for, if the model can do it, or else the model's own."""
+    if bundle.size is None:
+        return bundle.short_side if asked is None else asked
+    if asked is not None and asked != bundle.size:
+        height, width = bundle.size
+        change = (
+            "export the model with --size any" if bundle.engine is None else "build another plan"
+        )
+        raise InputError(
+            f"the model in {bundle.path} is fixed to {height}x{width}, got size {asked}: omit "
+            f"size, or {change}"
+        )
+    return bundle.size
