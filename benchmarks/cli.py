@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, jf, memory, parity
+from . import fps, jf, memory, parity, prompts
 from .gpu import command as gpu
 
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fps": fps,
     "parity": parity,
     "memory": memory,
+    "prompts": prompts,
     "gpu": gpu,
 }
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from vos_deploy.errors import InputError
 from vos_deploy.video import FrameSource
 
-from .given_masks import GivenMask, GivenMasks
+from .given import Given
+from .given_masks import GivenMask
+from .given_prompts import PointedAt
 from .report import Report, StageTimes
 from .segmenter import Segmenter
 from .sightings import Sightings
@@ -23,7 +25,7 @@ class Followed:
 
     index: its number, from 0. name: what its results are called. frame: uint8 [H, W, 3], RGB.
     labels: object ids, uint8 [H, W]. time: when it is shown, in seconds from the first one.
-    given: the mask it came with, if any.
+    given: the mask, or the boxes and points, that it came with, if any.
     """
 
     index: int
@@ -31,7 +33,7 @@ class Followed:
     frame: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     time: float
-    given: GivenMask | None
+    given: GivenMask | PointedAt | None
 
 
 class Follower:
@@ -49,7 +51,7 @@ class Follower:
         self,
         segmenter: Segmenter,
         source: FrameSource,
-        masks: GivenMasks,
+        masks: Given,
         limit: int | None = None,
     ) -> None:
         """`limit`: how many frames to follow at most."""
@@ -114,9 +116,11 @@ class Follower:
 
 
 def _step(
-    segmenter: Segmenter, frame: NDArray[np.uint8], given: GivenMask | None
+    segmenter: Segmenter, frame: NDArray[np.uint8], given: GivenMask | PointedAt | None
 ) -> NDArray[np.uint8]:
     """The labels of a frame, uint8 [H, W]; nothing is run where there is nothing to follow."""
+    if isinstance(given, PointedAt):
+        return segmenter.step(frame, prompts=given.prompts)
     if given is not None and given.objects:
         try:
             return segmenter.step(frame, given.labels, given.objects)

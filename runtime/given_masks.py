@@ -51,12 +51,12 @@ class GivenMasks:
         """
         self.given = 0
         self.kinds: dict[str, int] = {}
-        self._path, self._binary, self._objects = Path(path), binary, objects
+        self.path, self._binary, self._objects = Path(path), binary, objects
         self._followed = False
-        self.files = entries(path, {".png"}) if self._path.is_dir() else [self._path]
+        self.files = entries(path, {".png"}) if self.path.is_dir() else [self.path]
         if not self.files:
             raise InputError(f"found no PNG in {path}: expected masks named like the frames")
-        if not self._path.is_dir() and not self._path.is_file():
+        if not self.path.is_dir() and not self.path.is_file():
             raise InputError(f"expected a mask as a PNG file, found none at {path}: check the path")
         self._at: dict[int, Path] = {}
 
@@ -67,8 +67,8 @@ class GivenMasks:
         Raises:
             InputError: two masks are of one frame, or none is of any.
         """
-        if not self._path.is_dir():
-            self._at = {0: self._path}
+        if not self.path.is_dir():
+            self._at = {0: self.path}
             return
         find = by_number if names is None else FrameNames(names).find
         unmatched = []
@@ -85,7 +85,7 @@ class GivenMasks:
         if not self._at:
             first = "00000" if names is None else names[0]
             raise InputError(
-                f"no mask in {self._path} is named like a frame: {_listed(unmatched)}; the first "
+                f"no mask in {self.path} is named like a frame: {_listed(unmatched)}; the first "
                 f"frame is called {first}"
             )
         self._warn(unmatched)
@@ -98,7 +98,7 @@ class GivenMasks:
         if unused:
             logger.warning(
                 "%d of %d masks in %s match no frame and are not used: %s",
-                len(unused), len(self.files), self._path, _listed(unused),
+                len(unused), len(self.files), self.path, _listed(unused),
             )  # fmt: skip
 
     def of(self, index: int) -> GivenMask | None:

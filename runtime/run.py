@@ -20,12 +20,15 @@ from vos_deploy.commands import (
 )
 from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
+from vos_deploy.prompts import PromptError
 from vos_deploy.results import keep_apart
 from vos_deploy.video import open_source
 
 from .arguments import add_segmenter_arguments, segmenter_options
 from .follow import Follower
+from .given import Given
 from .given_masks import GivenMasks
+from .given_prompts import PointedAt, add_prompt_arguments, given_prompts, shown
 from .run_files import RunFiles
 from .segmenter import Segmenter
 
@@ -42,11 +45,7 @@ def _main(argv: Sequence[str]) -> int:
     setup_logging()
     if args.save_frame is not None:
         return _save_frame(args)
-    if args.mask is None:
-        raise InputError(
-            "give the --mask of the first frame; --save-frame 0 writes that frame, to paint on"
-        )
-    masks = GivenMasks(args.mask, binary=args.binary_mask, objects=args.objects)
+    masks = Given(_masks(args), given_prompts(args))
     files = RunFiles(args.output, not args.no_masks, not args.no_overlay)
     files.fps, files.audio = args.fps, _audio(args)
     model = args.model or demonstration_model()
@@ -57,14 +56,20 @@ def _main(argv: Sequence[str]) -> int:
     ):
         masks.match(source.names)
         files.source_fps = source.fps
-        files.about = {"video": str(args.video), "mask": str(args.mask), "model": str(model)}
+        files.about = {"video": str(args.video), "model": str(model), **masks.about}
         follower = Follower(segmenter, source, masks, args.frames)
-        interrupted = _follow(follower, files)
+        interrupted = _follow(follower, files, args.output)
         if not interrupted and args.frames is None:
             masks.warn_of_unused(follower.frames)
         report = follower.report(files.paths)
     print(json.dumps(report.as_json(), indent=2) if args.json else report)
     return EXIT_INTERRUPTED if interrupted else 0
+
+
+def _masks(args: argparse.Namespace) -> GivenMasks | None:
+    if args.mask is None:
+        return None
+    return GivenMasks(args.mask, binary=args.binary_mask, objects=args.objects)
 
 
 def _audio(args: argparse.Namespace) -> Path | None:
@@ -95,17 +100,21 @@ def _save_frame(args: argparse.Namespace) -> int:
     raise InputError(f"--save-frame {args.save_frame}: {args.video} has {index + 1} frames")
 
 
-def _follow(follower: Follower, files: RunFiles) -> bool:
-    """Follow to the end and write what is found; whether Ctrl-C ended it, as it ends a camera."""
+def _follow(follower: Follower, files: RunFiles, output: Path) -> bool:
+    """Follow to the end and write what is found, and into `output` a picture of a prompt that
+    failed; whether Ctrl-C ended it, as it ends a camera."""
     with files, progress(total=follower.expected) as bar:
         try:
             for followed in follower:
-                if followed.given is not None and follower.masks.given == 1:
-                    print(
-                        f"{followed.given.path}: taken for {followed.given.kind}", file=sys.stderr
-                    )
+                given = followed.given
+                if isinstance(given, PointedAt):
+                    print(given.describe(followed.labels), file=sys.stderr)
+                elif given is not None and follower.masks.given == 1:
+                    print(f"{given.path}: taken for {given.kind}", file=sys.stderr)
                 files.write(followed)
                 bar.update()
+        except PromptError as error:
+            raise shown(error, follower.frames, output) from error
         except KeyboardInterrupt:
             if not follower.frames:
                 raise
@@ -118,10 +127,11 @@ def _follow(follower: Follower, files: RunFiles) -> bool:
 def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "vos-deploy-run",
-        "--video VIDEO --mask MASK [options]",
+        "--video VIDEO [--mask MASK | --box X,Y,W,H] [options]",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "
         "indexed PNG per frame and a video with the objects painted in.",
-        "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/",
+        "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/\n"
+        "  vos-deploy-run --video in.mp4 --box 1=120,80,200,160 --box 2=400,90,60,150",
     )
     add = parser.add_argument
     add(
@@ -154,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="write frame N (0 is the first) as a picture to paint a mask on, and stop",
     )
+    add_prompt_arguments(parser)
     add("--fps", type=rate, metavar="R", help="frame rate of the overlay (default: as the video)")
     add("--audio", action="store_true", help="keep the sound of the video in the overlay")
     add("--frames", type=positive, metavar="N", help="stop after N frames")

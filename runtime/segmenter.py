@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
 from vos_deploy.frames import LONGEST, Size, check_frame, working_size
+from vos_deploy.prompts import Prompt, mask_of
 
 from . import backends, trackers
 from .drawn import check_drawn, check_visible
@@ -102,6 +103,8 @@ class Segmenter:
         frame: NDArray[np.uint8],
         mask: NDArray[Any] | None = None,
         objects: Iterable[int] | None = None,
+        *,
+        prompts: Iterable[Prompt] | None = None,
     ) -> NDArray[np.uint8]:
         """Segment the next frame.
 
@@ -112,21 +115,29 @@ class Segmenter:
                 their prediction is replaced by what is drawn. Other objects only lose the pixels
                 that are drawn for these.
             objects: the ids in the mask that count; None for all of them.
+            prompts: boxes and points in place of a mask, see `vos_deploy.Prompt`; GrabCut makes a
+                mask of them.
 
         Returns:
             Object ids, uint8 [H, W]; 0 is background.
 
         Raises:
-            InputError: frame, mask or objects are not as above, or the model takes fewer objects.
-                The state is as before the step.
+            InputError: frame, mask, objects or prompts are not as above, nothing can be cut out
+                with a prompt (a `PromptError`), or the model takes fewer objects. The state is as
+                before the step.
         """
         started = perf_counter()
         if self._closed:
             raise InputError("the segmenter is closed: make another one")
         frame = check_frame(frame)
-        drawn = self._check_drawn(frame, mask, objects)
+        size = frame.shape[0], frame.shape[1]
+        if prompts is not None:
+            if mask is not None or objects is not None:
+                raise InputError("give a mask or prompts in a step, not both")
+            mask = mask_of(frame, prompts, self._known(size))
+        drawn = self._check_drawn(size, mask, objects)
         if drawn is not None:
-            self._reserve(frame, {*self._objects.ids, *drawn[1]})
+            self._reserve(size, {*self._objects.ids, *drawn[1]})
         geometry, tracker = self._start(frame)
         if drawn is not None:
             self._check_visible(geometry, *drawn)
@@ -147,6 +158,28 @@ class Segmenter:
             "finish": perf_counter() - segmented - waiting,
         }
         return labels
+
+    def mark(self, mask: NDArray[Any], objects: Iterable[int] | None = None) -> NDArray[np.uint8]:
+        """Mark objects in the frame of the last step, as if that step had been given the mask.
+
+        Args:
+            mask, objects: as for `step`.
+
+        Returns:
+            Object ids, uint8 [H, W].
+
+        Raises:
+            InputError: as for `step`, or there was no step yet.
+        """
+        geometry, tracker = self._geometry, self._tracker
+        if geometry is None or tracker is None:
+            raise InputError("there is no frame to mark yet: call step(frame, mask)")
+        drawn = self._check_drawn(geometry.frame, mask, objects)
+        assert drawn is not None
+        self._reserve(geometry.frame, {*self._objects.ids, *drawn[1]})
+        self._check_visible(geometry, *drawn)
+        self._annotate(geometry, tracker, *drawn)
+        return self._labels(geometry, tracker)
 
     def remove(self, ids: int | Iterable[int]) -> None:
         """Stop following an object, or several, for good.
@@ -221,14 +254,10 @@ class Segmenter:
         self.close()
 
     def _check_drawn(
-        self,
-        frame: NDArray[np.uint8],
-        mask: NDArray[Any] | None,
-        objects: Iterable[int] | None,
+        self, size: Size, mask: NDArray[Any] | None, objects: Iterable[int] | None
     ) -> tuple[NDArray[np.uint8], list[int]] | None:
         """The mask as uint8 [H, W] and the ids in it that count; None without a mask."""
         if mask is not None:
-            size = frame.shape[0], frame.shape[1]
             return check_drawn(mask, size, objects, self._objects.ids, self.bundle.max_objects)
         if self._geometry is None:
             raise InputError("the first frame needs a mask: call step(frame, mask)")
@@ -246,10 +275,17 @@ class Segmenter:
                 self.reset()  # the next frame may be of another size
             raise
 
-    def _reserve(self, frame: NDArray[np.uint8], ids: Collection[int]) -> None:
+    def _known(self, size: Size) -> NDArray[np.uint8] | None:
+        """Where the objects were last, uint8 [H, W]; None for none, and for another size."""
+        geometry, tracker = self._geometry, self._tracker
+        if geometry is None or tracker is None or geometry.frame != size:
+            return None
+        return self._labels(geometry, tracker)
+
+    def _reserve(self, size: Size, ids: Collection[int]) -> None:
         """Raise InputError if the model has no room for a state with so many objects."""
         if self._model.memory.limit is not None:
-            working = working_size((frame.shape[0], frame.shape[1]), self._settings.size)
+            working = working_size(size, self._settings.size)
             self._model.memory.reserve(self, self._settings, working, len(ids))
 
     def _start(self, frame: NDArray[np.uint8]) -> tuple[Geometry, trackers.Tracker]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vos_deploy.errors import InputError, ModelError, VosDeployError
     from vos_deploy.masks import overlay, read_mask, write_mask
+    from vos_deploy.prompts import Prompt
     from vos_deploy.runtime.model import Model
     from vos_deploy.runtime.segmenter import Segmenter
     from vos_deploy.video import open_source
@@ -21,6 +22,7 @@ _HOMES = {
     "MaskFolderWriter": "writers",
     "Model": "runtime.model",
     "ModelError": "errors",
+    "Prompt": "prompts",
     "Segmenter": "runtime.segmenter",
     "VideoWriter": "writers",
     "VosDeployError": "errors",
@@ -35,6 +37,7 @@ __all__ = [
     "MaskFolderWriter",
     "Model",
     "ModelError",
+    "Prompt",
     "Segmenter",
     "VideoWriter",
     "VosDeployError",
