@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, jf, memory, parity, prompts
+from . import fps, jf, loops, memory, parity, prompts
 from .gpu import command as gpu
 
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "parity": parity,
     "memory": memory,
     "prompts": prompts,
+    "loops": loops,
     "gpu": gpu,
 }
 

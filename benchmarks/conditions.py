@@ -12,7 +12,9 @@ from vos_deploy.bundle import Bundle
 PACKAGES = ("vos_deploy", "numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu")
 
 # Arguments of Segmenter that every method has; the others are the method's own.
-GENERAL = {"device", "size", "threads", "memory_every", "memory_frames"}
+GENERAL = {
+    "device", "size", "threads", "memory_every", "memory_frames", "memory_policy", "memory_mib"
+}  # fmt: skip
 
 
 def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,11 +32,13 @@ def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def memory(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Which frames are memorised, and how many an object's memory holds."""
-    return {
+    """Which frames are memorised, how many an object's memory holds, and which of them go."""
+    facts = {
         "every": options["memory_every"] or bundle.memory.every,
         "frames": options["memory_frames"] or bundle.memory.frames or "unlimited",
     }
+    chosen = {"policy": options.get("memory_policy"), "MiB per object": options.get("memory_mib")}
+    return facts | {name: value for name, value in chosen.items() if value is not None}
 
 
 def machine(*more_packages: str) -> dict[str, Any]:

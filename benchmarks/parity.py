@@ -18,6 +18,7 @@ from vos_deploy.frames import resize_frame, resize_ids, working_size
 from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
+from vos_deploy.runtime.eviction import OLDEST
 from vos_deploy.runtime.options import GENERAL, configure
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.settings import UNLIMITED
@@ -68,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     report.keep_inputs(args.output, ("parity.csv", "parity.json"), reads)
     bundle = Bundle.load(args.model)
     options = segmenter_options(args)
+    if options["memory_policy"] not in (None, OLDEST) or options["memory_mib"]:
+        raise InputError(
+            "the published loops drop the oldest memory frames: leave out --memory-policy and "
+            "--memory-mib"
+        )
     pytorch = import_pytorch()
     network = pytorch.load_network(bundle, args.checkpoint)
     with (

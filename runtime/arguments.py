@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any, Literal
 
-from vos_deploy.arguments import positive, working_size
+from vos_deploy.arguments import positive, positive_number, working_size
 
 from .backends import DEVICES
+from .eviction import POLICIES
 from .options import add_method_options, given_options
 from .settings import UNLIMITED
 
@@ -37,6 +38,18 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         help=f'frames in an object\'s memory at most; "{UNLIMITED}" lets it grow with the video',
     )
     add(
+        "--memory-policy",
+        choices=POLICIES,
+        help="which memory frame makes room, the first and the newest apart: the oldest, the one "
+        "closest to others in time, or the least used where the method counts that",
+    )
+    add(
+        "--memory-mib",
+        type=positive_number,
+        metavar="N",
+        help="MiB that an object's memory takes at most: fewer memory frames fit in",
+    )
+    add(
         "--threads",
         type=positive,
         metavar="N",
@@ -47,7 +60,9 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
 
 def segmenter_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `Segmenter` among the parsed arguments."""
-    names = ("device", "size", "memory_every", "memory_frames", "threads")
+    names = (
+        "device", "size", "memory_every", "memory_frames", "memory_policy", "memory_mib", "threads"
+    )  # fmt: skip
     return {**{name: getattr(args, name) for name in names}, **given_options(args)}
 
 

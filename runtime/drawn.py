@@ -49,7 +49,7 @@ def check_drawn(
     if max_objects is not None and total > max_objects:
         raise InputError(
             f"the model takes at most {max_objects} objects, got {total}: choose "
-            "some with `objects`, or export or build the model for more"
+            "some with `objects`, pause or remove others, or export or build the model for more"
         )
     return checked, counting
 

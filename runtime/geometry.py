@@ -1,10 +1,24 @@
 """From a frame's pixels to those of the graphs, and back."""
 
+import logging
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy import frames
+from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
+
+logger = logging.getLogger(__name__)
+
+# Sides that differ by less are of one shape: encoders round sizes to even numbers.
+SHAPE_TOLERANCE = 0.01
+
+
+def same_shape(one: Size, other: Size) -> bool:
+    """Whether a picture of one size shows the same as one of the other, larger or smaller."""
+    products = one[0] * other[1], one[1] * other[0]
+    return abs(products[0] - products[1]) < SHAPE_TOLERANCE * max(products)
 
 
 class Geometry:
@@ -17,6 +31,25 @@ class Geometry:
         """`size` as `vos_deploy.frames.working_size` takes it, which says what is raised."""
         self.frame = frame
         self.working = frames.working_size(frame, size)
+        if isinstance(size, int) and min(self.working) != size:
+            logger.warning(
+                "frames of %dx%d are long strips: they are worked on at %dx%d, the area of a "
+                "frame of %dx%d",
+                *frame, *self.working, size, frames.LONGEST * size,
+            )  # fmt: skip
+
+    def resized(self, frame: Size) -> "Geometry":
+        """For larger or smaller frames, at the same working size.
+
+        Raises InputError for another shape.
+        """
+        if not same_shape(frame, self.frame):
+            expected, found = ("x".join(map(str, size)) for size in (self.frame, frame))
+            raise InputError(
+                f"frames must keep the shape of {expected}, got {found}: call reset(), and mark "
+                "objects anew"
+            )
+        return Geometry(frame, self.working)
 
     @property
     def resizes(self) -> bool:

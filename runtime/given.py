@@ -34,6 +34,11 @@ class Given:
         return kinds | ({KIND: self._prompts.given} if self._prompts.given else {})
 
     @property
+    def frames(self) -> list[int]:
+        """Numbers of the frames that something is given for."""
+        return [*self._prompts.frames, *([] if self._masks is None else self._masks.frames)]
+
+    @property
     def files(self) -> list[Path]:
         """The masks, which are no frames."""
         return [] if self._masks is None else self._masks.files

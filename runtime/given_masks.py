@@ -90,6 +90,11 @@ class GivenMasks:
             )
         self._warn(unmatched)
 
+    @property
+    def frames(self) -> list[int]:
+        """Numbers of the frames that have a mask, in order."""
+        return sorted(self._at)
+
     def warn_of_unused(self, frames: int) -> None:
         """Name the masks of frames beyond the last."""
         self._warn([file for index, file in sorted(self._at.items()) if index >= frames])
@@ -118,7 +123,7 @@ class GivenMasks:
                 "give --binary-mask"
             )
         wanted = [i for i in present if self._objects is None or i in self._objects]
-        last = index == max(self._at)
+        last = index == self.frames[-1]
         if not wanted and not self._followed:
             if last:
                 raise InputError(self._nothing(path, present))

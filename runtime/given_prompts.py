@@ -109,6 +109,11 @@ class GivenPrompts:
         return bool(self._at)
 
     @property
+    def frames(self) -> list[int]:
+        """Numbers of the frames that something is given for."""
+        return [*self._at]
+
+    @property
     def about(self) -> dict[int, list[dict[str, Any]]]:
         """All of them by frame, for JSON."""
         return {

@@ -2,13 +2,15 @@
 spans a video of any length (Cheng and Schwing, "XMem", ECCV 2022, section 3.3)."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Array, Backend
-from .memory import without_columns
+from .memory import duplicate, only_columns, without_columns
 
 # The life of a new token, in reads: its use is divided by it.
 _BORN = np.float32(1e-7)
@@ -74,6 +76,7 @@ class LongTermMemory:
         self._life = np.full(self._room, _BORN, np.float32)
         self.prototypes = 0
         self.frames = 0
+        self.counts = True  # reads, as a bank may do as well
 
     @property
     def keys(self) -> Array:
@@ -147,6 +150,16 @@ class LongTermMemory:
     def drop_columns(self, start: int, stop: int) -> None:
         """Shrink all values by their columns start..stop: those of an object that is gone."""
         self._values = without_columns(self._backend, self._values, start, stop)
+
+    def split(self, start: int, stop: int) -> Self:
+        """Take the columns start..stop of all values out, into a memory of their own."""
+        other = copy(self)
+        for name in ("_keys", "_selections", "_usage", "_next_usage"):
+            setattr(other, name, duplicate(self._backend, getattr(self, name)))
+        other._life = self._life.copy()
+        other._values = only_columns(self._backend, self._values, start, stop)
+        self.drop_columns(start, stop)
+        return other
 
     def make_room(self) -> None:
         """Throw out prototypes that were read least if there is no room for those of a frame."""

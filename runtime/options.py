@@ -14,7 +14,10 @@ from vos_deploy.options import Options, build, did_you_mean, flag
 from .trackers import Tracker, find_all
 
 # What every method takes: the other arguments of `Segmenter`.
-GENERAL = ("device", "memory_every", "memory_frames", "size", "threads", "setting")
+GENERAL = (
+    "device", "memory_every", "memory_frames", "memory_policy", "memory_mib", "size", "threads",
+    "setting",
+)  # fmt: skip
 
 Field = dataclasses.Field[Any]
 

@@ -1,68 +1,12 @@
 """What a run measured: time per stage, frames per second, memory."""
 
-import random
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
+from .live import LiveSummary
 from .memory import MemoryState
 from .sightings import Sighting
-
-PERCENTILES = (50, 90, 99)
-
-
-class Reservoir:
-    """A uniform sample of a stream of numbers, of bounded size (Vitter 1985, algorithm R).
-
-    It holds every number until `size` of them have come, so short runs are exact.
-    """
-
-    def __init__(self, size: int = 4096) -> None:
-        self.count = 0
-        self.total = 0.0
-        self._size = size
-        self._sample: list[float] = []
-        self._random = random.Random(0)
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        self.total += value
-        if len(self._sample) < self._size:
-            self._sample.append(value)
-        elif (place := self._random.randrange(self.count)) < self._size:
-            self._sample[place] = value
-
-    def percentiles(self) -> list[float]:
-        """The values at PERCENTILES, of at least one number."""
-        return [float(value) for value in np.percentile(self._sample, PERCENTILES)]
-
-
-class StageTimes:
-    """Times of the stages of a frame. A stage counts on the frames it ran on."""
-
-    def __init__(self) -> None:
-        self._stages: dict[str, Reservoir] = {}
-
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Note the stages of one frame."""
-        for stage, value in seconds.items():
-            self._stages.setdefault(stage, Reservoir()).add(value)
-
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Per stage: `p50`, `p90`, `p99` and `mean` in milliseconds, and `frames`."""
-        return {
-            stage: {
-                **{
-                    f"p{percent}": 1000 * value
-                    for percent, value in zip(PERCENTILES, times.percentiles(), strict=True)
-                },
-                "mean": 1000 * times.total / times.count,
-                "frames": times.count,
-            }
-            for stage, times in self._stages.items()
-        }
+from .times import PERCENTILES, Percentiles
 
 
 @dataclass(frozen=True)
@@ -76,6 +20,7 @@ class Report:
     results: what was written -> where.
     mask_kinds: what the masks were taken for -> how many.
     sightings: object id -> in which frames it was seen.
+    live: latency and drops, where the source was live.
     """
 
     model: str
@@ -86,11 +31,12 @@ class Report:
     frames: int
     masks_given: int
     seconds: float
-    stages: dict[str, dict[str, float]]
+    stages: dict[str, Percentiles]
     memory: MemoryState
     results: dict[str, str] = field(default_factory=dict)
     mask_kinds: dict[str, int] = field(default_factory=dict)
     sightings: dict[int, Sighting] = field(default_factory=dict)
+    live: LiveSummary | None = None
 
     @property
     def fps(self) -> float:
@@ -103,23 +49,36 @@ class Report:
     def __str__(self) -> str:
         height, width = self.size
         lines = [
-            f"{self.frames} frames of {height}x{width} in {self.seconds:.2f} s: {self.fps:.2f} FPS "
-            f"({_count(self.objects, 'object')}, {self.device}, {self.precision}; without loading "
-            "the model; the table leaves out the frame that was marked first)",
+            f"{_count(self.frames, 'frame')} of {height}x{width} in {self.seconds:.2f} s: "
+            f"{self.fps:.2f} FPS ({_count(self.objects, 'object')}, {self.device}, "
+            f"{self.precision}; without loading the model"
+            f"{'; the table leaves out the frame that was marked first' if self.stages else ''})",
             f"{_count(self.masks_given, 'mask')} used{self._kinds()}",
             *(_seen(object_id, found) for object_id, found in self.sightings.items()),
+            *([] if self.live is None else [str(self.live)]),
             "",
-            f"{'ms per frame':<14}{'p50':>9}{'p90':>9}{'p99':>9}{'frames':>9}",
         ]
-        for stage, row in self.stages.items():
-            times = "".join(f"{row[f'p{percent}']:>9.2f}" for percent in PERCENTILES)
-            lines.append(f"{stage:<14}{times}{row['frames']:>9.0f}")
-        lines += ["", f"{'memory':<14}{self.memory}"]
-        lines += [f"{name:<14}{path}" for name, path in self.results.items()]
+        lines += self._table()
+        lines.append(f"{'memory':<17}{self.memory}")
+        lines += [f"{name:<17}{path}" for name, path in self.results.items()]
         return "\n".join(lines)
 
+    def _table(self) -> list[str]:
+        """Milliseconds per stage; nothing where no frame was followed after the marked one."""
+        rows = dict(self.stages)
+        if self.live is not None:
+            rows["capture to mask"] = {**self.live.latency, "frames": self.live.followed}
+        if not rows:
+            return []
+        lines = [f"{'ms per frame':<17}{'p50':>9}{'p90':>9}{'p99':>9}{'frames':>9}"]
+        for stage, row in rows.items():
+            times = "".join(f"{row[f'p{percent}']:>9.2f}" for percent in PERCENTILES)
+            lines.append(f"{stage:<17}{times}{row['frames']:>9.0f}")
+        return [*lines, ""]
+
     def _kinds(self) -> str:
-        return f", taken for {'; '.join(self.mask_kinds)}" if self.mask_kinds else ""
+        """What masks were taken for, if not all for the same, which the run said at its start."""
+        return f", taken for {'; '.join(self.mask_kinds)}" if len(self.mask_kinds) > 1 else ""
 
 
 def _count(number: int, noun: str) -> str:

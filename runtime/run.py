@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
@@ -22,9 +23,10 @@ from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
 from vos_deploy.prompts import PromptError
 from vos_deploy.results import keep_apart
-from vos_deploy.video import open_source
+from vos_deploy.video import DECODERS, open_source
 
 from .arguments import add_segmenter_arguments, segmenter_options
+from .changes import Changes, pause, removal
 from .follow import Follower
 from .given import Given
 from .given_masks import GivenMasks
@@ -51,16 +53,21 @@ def _main(argv: Sequence[str]) -> int:
     model = args.model or demonstration_model()
     files.folder.keep_apart({"--video": args.video, "--mask": args.mask, "--model": model})
     with (
-        open_source(args.video, exclude=masks.files) as source,
+        open_source(
+            args.video, exclude=masks.files, rate=args.rate, decoder=args.decoder
+        ) as source,
         Segmenter(args.model, **segmenter_options(args)) as segmenter,
     ):
         masks.match(source.names)
+        source.keep = frozenset(masks.frames) | {0}
         files.source_fps = source.fps
         files.about = {"video": str(args.video), "model": str(model), **masks.about}
-        follower = Follower(segmenter, source, masks, args.frames)
-        interrupted = _follow(follower, files, args.output)
+        print(f"memory: {segmenter.planned_memory(source.size)}", file=sys.stderr)
+        changes = Changes([*chain(*args.remove, *args.pause)])
+        follower = Follower(segmenter, source, masks, args.frames, before=changes.apply)
+        interrupted = _follow(follower, files, masks, args.output)
         if not interrupted and args.frames is None:
-            masks.warn_of_unused(follower.frames)
+            masks.warn_of_unused(source.index + 1)
         report = follower.report(files.paths)
     print(json.dumps(report.as_json(), indent=2) if args.json else report)
     return EXIT_INTERRUPTED if interrupted else 0
@@ -100,21 +107,24 @@ def _save_frame(args: argparse.Namespace) -> int:
     raise InputError(f"--save-frame {args.save_frame}: {args.video} has {index + 1} frames")
 
 
-def _follow(follower: Follower, files: RunFiles, output: Path) -> bool:
+def _follow(follower: Follower, files: RunFiles, masks: Given, output: Path) -> bool:
     """Follow to the end and write what is found, and into `output` a picture of a prompt that
     failed; whether Ctrl-C ended it, as it ends a camera."""
     with files, progress(total=follower.expected) as bar:
         try:
             for followed in follower:
+                if followed.forgotten and followed.index > max(masks.frames):
+                    logger.warning("nothing is left to follow, and no mask is to come: ending here")
+                    break
                 given = followed.given
                 if isinstance(given, PointedAt):
                     print(given.describe(followed.labels), file=sys.stderr)
-                elif given is not None and follower.masks.given == 1:
+                elif given is not None and masks.given == 1:
                     print(f"{given.path}: taken for {given.kind}", file=sys.stderr)
                 files.write(followed)
                 bar.update()
         except PromptError as error:
-            raise shown(error, follower.frames, output) from error
+            raise shown(error, follower.source.index, output) from error
         except KeyboardInterrupt:
             if not follower.frames:
                 raise
@@ -155,6 +165,23 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--binary-mask", action="store_true", help="masks show one object, white on black")
     add("--objects", type=object_ids, metavar="ID,ID", help="follow only these ids of the masks")
+    add(
+        "--remove",
+        type=removal,
+        action="append",
+        default=[],
+        metavar="ID@FRAME",
+        help="stop following an object at a frame, such as 2@100; may be given several times",
+    )
+    add(
+        "--pause",
+        type=pause,
+        action="append",
+        default=[],
+        metavar="ID@FROM-TO",
+        help="do not follow an object from a frame on until another, such as 2@100-250; meanwhile "
+        "it costs nothing but its memory; may be given several times",
+    )
     add("--output", type=Path, default=Path("out"), help="folder for masks/ and overlay.mp4")
     add("--no-masks", action="store_true", help="write no masks/<frame>.png")
     add("--no-overlay", action="store_true", help="write no overlay.mp4")
@@ -165,6 +192,20 @@ def parser() -> argparse.ArgumentParser:
         help="write frame N (0 is the first) as a picture to paint a mask on, and stop",
     )
     add_prompt_arguments(parser)
+    add(
+        "--rate",
+        type=rate,
+        metavar="R",
+        help="play a file or folder as if it were live, at R frames per second: the newest frame "
+        "wins, and those that nobody had time for are dropped",
+    )
+    add(
+        "--decoder",
+        choices=DECODERS,
+        default=DECODERS[0],
+        help="what decodes a stream: FFmpeg, or the video unit of an NVIDIA GPU by PyNvVideoCodec "
+        "(extra nvdec; written from its documentation, never run)",
+    )
     add("--fps", type=rate, metavar="R", help="frame rate of the overlay (default: as the video)")
     add("--audio", action="store_true", help="keep the sound of the video in the overlay")
     add("--frames", type=positive, metavar="N", help="stop after N frames")

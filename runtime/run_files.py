@@ -4,6 +4,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.frames import resize_frame, resize_ids
 from vos_deploy.results import ResultFolder
 from vos_deploy.video import DEFAULT_FPS
 from vos_deploy.writers import MaskFolderWriter, VideoWriter
@@ -28,6 +32,7 @@ class RunFiles:
         self._masks: MaskFolderWriter | None = None
         self._overlay: VideoWriter | None = None
         self._started = False
+        self._size: tuple[int, ...] | None = None  # of the overlay
         self._open = ExitStack()
         if masks:
             self.paths["masks"] = str(folder / "masks")
@@ -56,8 +61,9 @@ class RunFiles:
         if self._masks is not None:
             self._masks.write(followed.name, followed.labels)
         if self._overlay is not None:
-            time = None if self.fps else followed.time
-            self._overlay.write(followed.frame, followed.labels, time=time)
+            self._size = self._size or followed.labels.shape
+            frame, labels = _fitted(followed, self._size)
+            self._overlay.write(frame, labels, time=None if self.fps else followed.time)
 
     def _start(self) -> None:
         """Only now, with labels in hand, the results of an older run go."""
@@ -71,3 +77,20 @@ class RunFiles:
             self._overlay = self._open.enter_context(
                 VideoWriter(self.paths["overlay"], self.fps or self.source_fps, self.audio)
             )
+
+
+def _fitted(
+    followed: Followed, size: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Frame and labels as a video of one size shows them: as large as fits, bars beside them."""
+    height, width = followed.labels.shape
+    if (height, width) == size:
+        return followed.frame, followed.labels
+    scale = min(size[0] / height, size[1] / width)
+    inner = max(1, round(scale * height)), max(1, round(scale * width))
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    place = np.s_[top : top + inner[0], left : left + inner[1]]
+    frame, labels = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+    frame[place] = resize_frame(followed.frame, inner)
+    labels[place] = resize_ids(followed.labels, inner)
+    return frame, labels

@@ -1,6 +1,5 @@
 """The loop: frames and masks in, object ids out. Knows no method."""
 
-import logging
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -11,22 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
-from vos_deploy.frames import LONGEST, Size, check_frame, working_size
+from vos_deploy.frames import Size, check_frame, working_size
 from vos_deploy.prompts import Prompt, mask_of
 
 from . import backends, trackers
 from .drawn import check_drawn, check_visible
 from .estimate import most_likely, overwrite
+from .followed_objects import FollowedObjects
 from .geometry import Geometry
 from .memory import MemoryState
+from .memory_cap import planned
 from .model import Model, load
 from .objects import ObjectManager
+from .parked import ParkedObjects
 from .settings import Settings
 
-logger = logging.getLogger(__name__)
 
-
-class Segmenter:
+class Segmenter(FollowedObjects):
     """Follows marked objects through a video, frame by frame.
 
         segmenter = vos_deploy.Segmenter("stm/")
@@ -46,6 +46,8 @@ class Segmenter:
         device: str | backends.BackendMaker = "auto",
         memory_every: int | None = None,
         memory_frames: int | Literal["unlimited"] | None = None,
+        memory_policy: str | None = None,
+        memory_mib: float | None = None,
         size: int | Size | None = None,
         threads: int | None = None,
         setting: str | None = None,
@@ -62,6 +64,8 @@ class Segmenter:
             memory_every: memorise every n-th frame for good.
             memory_frames: how many frames an object's memory holds, the annotated one included;
                 "unlimited" lets it grow with the video.
+            memory_policy: which of them makes room, one of `vos_deploy.runtime.eviction.POLICIES`.
+            memory_mib: how many MiB an object's memory takes at most: fewer memory frames fit in.
             size: what frames are resized to: the length of the shorter side, or (height, width).
                 A model exported for one size takes no other.
             threads: CPU threads within one operator; None for one per physical core.
@@ -76,7 +80,9 @@ class Segmenter:
         """
         self.bundle = model.bundle if isinstance(model, Model) else load(model)
         given = {"memory_every": memory_every, **options}
-        self._settings = Settings.of(self.bundle, given, memory_frames, size, setting)
+        self._settings = Settings.of(
+            self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib
+        )
         self._shares = isinstance(model, Model)
         if isinstance(model, Model):
             if device != "auto" or threads is not None:
@@ -93,6 +99,7 @@ class Segmenter:
         """Forget objects, memory and frame size: the next frame starts another video."""
         self.timings: dict[str, float] = {}
         self._objects = ObjectManager()
+        self._parked = ParkedObjects(self._objects)
         self._geometry: Geometry | None = None
         self._tracker: trackers.Tracker | None = None
         self._probabilities: NDArray[np.float32] | None = None
@@ -137,15 +144,16 @@ class Segmenter:
             mask = mask_of(frame, prompts, self._known(size))
         drawn = self._check_drawn(size, mask, objects)
         if drawn is not None:
-            self._reserve(size, {*self._objects.ids, *drawn[1]})
+            self._reserve(size, {*self._objects.ids, *self._parked.ids, *drawn[1]})
         geometry, tracker = self._start(frame)
         if drawn is not None:
             self._check_visible(geometry, *drawn)
+            self._parked.resume(set(drawn[1]) & set(self._parked.ids))
         image = geometry.fit_frame(frame)
         prepared = perf_counter()
         self._backend.timings.clear()
         self._probabilities = None
-        tracker.step(image)
+        self._parked.step(tracker, image)
         segmented, waited = perf_counter(), self._backend.waited
         if drawn is not None:
             self._annotate(geometry, tracker, *drawn)
@@ -169,44 +177,35 @@ class Segmenter:
             Object ids, uint8 [H, W].
 
         Raises:
-            InputError: as for `step`, or there was no step yet.
+            InputError: as for `step`, there was no step yet, or an object is paused.
         """
         geometry, tracker = self._geometry, self._tracker
         if geometry is None or tracker is None:
             raise InputError("there is no frame to mark yet: call step(frame, mask)")
         drawn = self._check_drawn(geometry.frame, mask, objects)
         assert drawn is not None
-        self._reserve(geometry.frame, {*self._objects.ids, *drawn[1]})
+        self._parked.check_markable(drawn[1])
+        self._reserve(geometry.frame, {*self._objects.ids, *self._parked.ids, *drawn[1]})
         self._check_visible(geometry, *drawn)
         self._annotate(geometry, tracker, *drawn)
         return self._labels(geometry, tracker)
 
-    def remove(self, ids: int | Iterable[int]) -> None:
-        """Stop following an object, or several, for good.
+    def resize(self, size: Size) -> None:
+        """Take frames of another size, (height, width), from the next step on.
 
-        Raises InputError for an id that is not followed.
+        They show the same picture, larger or smaller: objects are followed on.
+
+        Raises InputError for another shape, and before the first step.
         """
-        removed = list(dict.fromkeys(ids if isinstance(ids, Iterable) else [ids]))
-        for object_id in removed:
-            if object_id not in self._objects.ids:
-                raise InputError(
-                    f"cannot remove object {object_id}: followed objects are "
-                    f"{', '.join(map(str, self._objects.ids)) or 'none'}"
-                )
-        if self._tracker is not None and removed:
-            self._tracker.remove([self._objects.slot(object_id) for object_id in removed])
-            self._objects.remove(removed)
-            self._probabilities = None
+        if self._geometry is None:
+            raise InputError("there is nothing to resize before the first step")
+        self._geometry = self._geometry.resized(size)
+        self._probabilities = None
 
     @property
     def device(self) -> str:
         """What the model runs on, with "auto" resolved."""
         return self._backend.device
-
-    @property
-    def objects(self) -> list[int]:
-        """The ids followed, in the order of `probabilities`."""
-        return list(self._objects.ids)
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -229,8 +228,15 @@ class Segmenter:
         """
         if self._tracker is None:
             return MemoryState.of([], self._settings.policy)
-        state = self._tracker.memory
+        state = self._parked.counted(self._tracker.memory)
         return replace(state, frames=state.frames + self._tracker.new_objects)
+
+    def planned_memory(self, frame: Size) -> str:
+        """One line on the memory of an object in frames of this size, (height, width).
+
+        Raises InputError if memory_mib is too little for it.
+        """
+        return planned(self.bundle, self._settings, working_size(frame, self._settings.size))
 
     @property
     def statistics(self) -> dict[str, float]:
@@ -292,14 +298,7 @@ class Segmenter:
         """Geometry and tracker of the video, made by its first frame."""
         size = frame.shape[0], frame.shape[1]
         if self._geometry is None or self._tracker is None:
-            asked = self._settings.size
-            geometry = Geometry(size, asked)
-            if isinstance(asked, int) and min(geometry.working) != asked:
-                logger.warning(
-                    "frames of %dx%d are long strips: they are worked on at %dx%d, the area of a "
-                    "frame of %dx%d",
-                    *size, *geometry.working, asked, LONGEST * asked,
-                )  # fmt: skip
+            geometry = Geometry(size, self._settings.size)
             self._tracker = self._settings.tracker(self._backend, geometry.working)
             self._geometry = geometry
         elif size != self._geometry.frame:
@@ -307,7 +306,8 @@ class Segmenter:
             found = "x".join(map(str, size))
             raise InputError(
                 f"the frame must be {expected} (height x width) like the first one, got {found}: "
-                "resize it, or call reset() to start another video"
+                "resize it, call resize() if all are larger or smaller from now on, or reset() to "
+                "start another video"
             )
         return self._geometry, self._tracker
 

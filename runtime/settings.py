@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from vos_deploy.bundle import Bundle
@@ -13,7 +13,9 @@ from vos_deploy.options import Options
 
 from . import trackers
 from .backends import Backend
+from .eviction import POLICIES
 from .memory import MemoryPolicy
+from .memory_cap import capped
 from .options import configure
 
 UNLIMITED: Literal["unlimited"] = "unlimited"
@@ -26,12 +28,15 @@ class Settings:
     policy: which frames stay in the memory. options: the method's own.
     size: the working size, as the length of the shorter side or (height, width); None for the
         frame's own.
+    memory_mib: what the memory of one object may take at most; None for no other limit than that
+        of the policy.
     """
 
     tracker_type: type[trackers.Tracker]
     policy: MemoryPolicy
     options: Options
     size: int | Size | None
+    memory_mib: float | None = None
 
     @classmethod
     def of(
@@ -41,6 +46,8 @@ class Settings:
         memory_frames: int | str | None,
         size: int | Size | None,
         setting: str | None,
+        memory_policy: str | None = None,
+        memory_mib: float | None = None,
     ) -> Self:
         """From the arguments of `Segmenter`. given: `memory_every` and the method's options, of
         which None is what the manifest or the setting says.
@@ -51,12 +58,40 @@ class Settings:
         known = {name: value for name, value in given.items() if value is not None}
         options, every = configure(tracker_type, known, setting)
         policy = _memory_policy(bundle, every, memory_frames)
+        if memory_policy is not None:
+            _check_evict(tracker_type, memory_policy, policy)
+            policy = replace(policy, evict=memory_policy)
+        if memory_mib is not None and not memory_mib > 0:
+            raise InputError(f"memory_mib must be a number above 0, got {memory_mib!r}")
         tracker_type.check(bundle, policy, options)
-        return cls(tracker_type, policy, options, _size(bundle, size))
+        return cls(tracker_type, policy, options, _size(bundle, size), memory_mib)
 
     def tracker(self, backend: Backend, working: Size) -> trackers.Tracker:
-        """The tracker of a video at a working size."""
-        return self.tracker_type.create(backend, working, self.policy, self.options)
+        """The tracker of a video at a working size. Raises InputError if memory_mib is too little
+        for it."""
+        policy = self.fitted(backend.bundle, working).policy
+        return self.tracker_type.create(backend, working, policy, self.options)
+
+    def fitted(self, bundle: Bundle, working: Size) -> Self:
+        """With the memory frames that fit into memory_mib at a working size."""
+        if self.memory_mib is None:
+            return self
+        plain = replace(self, memory_mib=None)
+        return replace(plain, policy=capped(bundle, plain, working, self.memory_mib))
+
+
+def _check_evict(tracker_type: type[trackers.Tracker], evict: str, policy: MemoryPolicy) -> None:
+    if evict not in POLICIES:
+        raise InputError(f"memory_policy must be one of {', '.join(POLICIES)}, got {evict!r}")
+    if evict not in tracker_type.policies:
+        able = ", ".join(tracker_type.policies)
+        why = "which does not count how often memory is read" if able else "whose memory is fixed"
+        raise InputError(
+            f"memory_policy {evict!r} is not for this method, {why}: "
+            f"{f'choose one of {able}' if able else 'leave it out'}"
+        )
+    if policy.frames is None:
+        raise InputError("memory_policy is for a limited memory: give memory_frames a number")
 
 
 def _memory_policy(bundle: Bundle, every: int | None, frames: int | str | None) -> MemoryPolicy:

@@ -51,6 +51,22 @@ def test_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (last & (mask > 0)).sum() / (last | (mask > 0)).sum() > 0.7  # the object moves
 
 
+def test_example_of_a_live_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    vos_deploy.write_mask("first.png", vos_deploy.read_mask(ROOT / "demo" / "mask.png"))
+    with (
+        vos_deploy.open_source(ROOT / "demo" / "frames") as frames,
+        vos_deploy.VideoWriter("in.mp4", 25) as writer,
+    ):
+        for frame in itertools.islice(frames, 2):
+            writer.write(frame)
+    (example,) = blocks(ROOT / "docs" / "live.md", "python")
+    exec(example, names := {})
+    live = names["follower"].live
+    assert live.captured == live.followed + live.dropped == 2
+
+
 @pytest.mark.parametrize("command", commands())
 def test_command_lines_are_understood(command: str) -> None:
     program, *arguments = shlex.split(command)

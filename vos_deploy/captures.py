@@ -1,6 +1,7 @@
 """Where a video is decoded: FFmpeg for files and streams, OpenCV for cameras.
 
-A capture gives one frame after the other, each with the time at which it is shown.
+A capture gives one frame after the other, each with the time at which it is shown, and with the
+moment at which it reached this machine.
 """
 
 import functools
@@ -9,7 +10,7 @@ import os
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import av
 import cv2
@@ -21,8 +22,24 @@ from vos_deploy.arguments import HIGHEST_RATE
 
 Frame = NDArray[np.uint8]
 
-# How long a silent network may hold up one call, in seconds.
+# What decodes a stream: FFmpeg on the CPU, or the video unit of an NVIDIA GPU.
+DECODERS = ("cpu", "nvdec")
+# How long a silent network may hold up one call, in seconds, and how long garbage may come.
 NETWORK_TIMEOUT = 10.0
+# Of how many packets it is known when they came: codecs keep far fewer back.
+REMEMBERED_PACKETS = 256
+
+
+class Picture(NamedTuple):
+    """A decoded frame.
+
+    frame: uint8 [H, W, 3], RGB. time: when it is shown, in seconds from any moment; None where
+    nothing says. arrived: when it reached this machine, before decoding, by `time.perf_counter`.
+    """
+
+    frame: Frame
+    time: float | None
+    arrived: float
 
 
 class Capture(Protocol):
@@ -33,9 +50,8 @@ class Capture(Protocol):
     count: int | None
     finite: bool
 
-    def read(self) -> tuple[Frame, float | None] | None:
-        """The next frame, uint8 [H, W, 3], RGB, and its time in seconds if it has one; None at
-        the end."""
+    def read(self) -> Picture | None:
+        """The next frame; None at the end."""
 
     def close(self) -> None: ...
 
@@ -47,14 +63,16 @@ class FileCapture:
         # Absolute: FFmpeg takes what stands before a colon for a protocol.
         name = str(target.absolute()) if isinstance(target, Path) else target
         options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
-        self._container = av.open(
-            name, timeout=NETWORK_TIMEOUT, options=options, metadata_errors="replace"
-        )
+        try:
+            self._container = av.open(
+                name, timeout=NETWORK_TIMEOUT, options=options, metadata_errors="replace"
+            )
+        except av.FFmpegError as error:  # an answer such as 404 is no OSError by itself
+            raise OSError(str(error)) from error
         try:
             if not self._container.streams.video:
                 raise ValueError("it holds no video")
             self._stream = self._container.streams.video[0]
-            self._stream.thread_type = "AUTO"
         except BaseException:
             self._container.close()
             raise
@@ -62,11 +80,17 @@ class FileCapture:
         self.fps = float(rate) if rate and 0 < rate <= HIGHEST_RATE else None
         self.count = self._stream.frames or None
         self.finite = self._container.duration is not None or bool(self.count)
+        # Decoding several frames at once is faster, and keeps as many back: not from a live stream.
+        self._stream.thread_type = "AUTO" if self.finite else "SLICE"
+        self._arrived: dict[int | None, float] = {}  # by time stamp
         self._decoded = self._decode()
 
-    def read(self) -> tuple[Frame, float | None] | None:
+    def read(self) -> Picture | None:
         decoded = next(self._decoded, None)
-        return None if decoded is None else (_upright(decoded), decoded.time)
+        if decoded is None:
+            return None
+        arrived = self._arrived.pop(decoded.pts, None) or time.perf_counter()
+        return Picture(_upright(decoded), decoded.time, arrived)
 
     def close(self) -> None:
         self._decoded.close()
@@ -74,6 +98,7 @@ class FileCapture:
 
     def _decode(self) -> Generator[VideoFrame, None, None]:
         packets = self._container.demux(self._stream)
+        last = time.perf_counter()
         while True:
             try:
                 packet = next(packets, None)
@@ -81,14 +106,28 @@ class FileCapture:
                 packet = None  # cut short, or a network that went away
             if packet is None:
                 break
+            now = time.perf_counter()
+            if not self.finite and now - last > NETWORK_TIMEOUT:
+                break  # packets come, and none holds a frame
+            self._note_arrival(packet.pts, now)
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    yield frame
+                    last = time.perf_counter()
             except av.FFmpegError:
                 continue  # a damaged packet: the frames after it are good
         try:
             yield from self._stream.codec_context.decode(None)
         except (av.FFmpegError, EOFError):
             return
+
+    def _note_arrival(self, stamp: int | None, now: float) -> None:
+        """Packets are shown in another order than they come in: the time stamp tells which."""
+        if stamp is None:
+            return
+        self._arrived[stamp] = now
+        if len(self._arrived) > REMEMBERED_PACKETS:
+            del self._arrived[next(iter(self._arrived))]
 
 
 def _upright(frame: VideoFrame) -> Frame:
@@ -112,22 +151,32 @@ class CameraCapture:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= HIGHEST_RATE else None
 
-    def read(self) -> tuple[Frame, float | None] | None:
-        decoded, frame = self._capture.read()
+    def read(self) -> Picture | None:
+        if not self._capture.grab():
+            return None
+        arrived = time.perf_counter()
+        decoded, frame = self._capture.retrieve()
         if not decoded:
             return None
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8), time.monotonic()
+        return Picture(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8), None, arrived)
 
     def close(self) -> None:
         self._capture.release()
 
 
-def open_capture(target: Path | str | int) -> Capture:
-    """A capture of a file, a URL or a camera number.
+def open_capture(target: Path | str | int, decoder: str = DECODERS[0]) -> Capture:
+    """A capture of a file, a URL or a camera number; `decoder` of a URL is one of DECODERS.
 
-    Raises OSError or ValueError, with the reason, where there is nothing to decode.
+    Raises OSError or ValueError, with the reason, where there is nothing to decode, and InputError
+    where there is no such decoder.
     """
-    return CameraCapture(target) if isinstance(target, int) else FileCapture(target)
+    if isinstance(target, int):
+        return CameraCapture(target)
+    if decoder == "nvdec":
+        from vos_deploy.nvdec import NvidiaCapture
+
+        return NvidiaCapture(str(target))
+    return FileCapture(target)
 
 
 @functools.cache

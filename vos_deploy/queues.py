@@ -2,7 +2,7 @@
 
 import queue
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -41,7 +41,18 @@ class BoundedQueue(Generic[Item]):
     def get(self) -> Item:
         return self._items.get()
 
-    def drop(self) -> None:
-        """Throw away the oldest item, if there is one."""
-        with suppress(queue.Empty):
-            self._items.get_nowait()
+    def drop(self, keep: Callable[[Item], bool]) -> int:
+        """Throw away the items that wait, but those to keep; returns how many were thrown away."""
+        kept, dropped = [], 0
+        while True:
+            try:
+                item = self._items.get_nowait()
+            except queue.Empty:
+                break
+            if keep(item):
+                kept.append(item)
+            else:
+                dropped += 1
+        for item in kept:
+            self._items.put(item)
+        return dropped

@@ -8,6 +8,7 @@ from vos_deploy.options import Options, option
 from vos_deploy.padding import grid_size
 
 from ..backends import Array, Backend
+from ..eviction import OLDEST, POLICIES
 from ..long_term import Budget, LongTermMemory
 from ..memory import MemoryBank, MemoryPolicy, MemoryState
 from .shared_keys import Group, SharedKeys
@@ -47,6 +48,7 @@ class AnisotropicKeys(SharedKeys[Memory]):
     """
 
     graphs = (*SharedKeys.graphs, "memory_read_usage", "consolidate")
+    policies = POLICIES
 
     def __init__(
         self,
@@ -82,7 +84,8 @@ class AnisotropicKeys(SharedKeys[Memory]):
         row, value = self.features["memory_key"].shape[-1], objects * self.value_channels
         if self.budget is None:
             shapes = (self.hw, row), (self.hw, value)
-            return MemoryBank(self.backend, *shapes, np.float32, self.policy.frames)
+            policy = self.policy
+            return MemoryBank(self.backend, *shapes, np.float32, policy.frames, policy.evict)
         channels = row, self.key_channels, value
         return LongTermMemory(self.backend, self.budget, self.hw, channels, self._consolidate)
 
@@ -116,7 +119,7 @@ class AnisotropicKeys(SharedKeys[Memory]):
     def count_reads(self) -> None:
         """The last reads were of a frame that is what it was predicted to be: they count."""
         for group in self.groups:
-            if isinstance(group.memory, LongTermMemory):
+            if group.memory.counts:
                 group.memory.count()
 
     def read(self, group: Group[Memory]) -> None:
@@ -130,7 +133,7 @@ class AnisotropicKeys(SharedKeys[Memory]):
             "top_k": self.top_k,
         }
         outputs = {"readout": self.readout[group.slots]}
-        if isinstance(memory, LongTermMemory):
+        if memory.counts:
             inputs["memory_usage"] = memory.usage
             outputs["usage"] = memory.next_usage
             self.backend.run("memory_read_usage", inputs, outputs)
@@ -155,10 +158,15 @@ class AnisotropicKeys(SharedKeys[Memory]):
         )
 
 
-def check_budget(bundle: Bundle, budget: Budget | None) -> None:
+def check_budget(bundle: Bundle, policy: MemoryPolicy, budget: Budget | None) -> None:
     """Raise InputError for a budget that makes no sense, or that a plan has no room for."""
     if budget is None:
         return
+    if policy.evict != OLDEST:
+        raise InputError(
+            f"memory_policy={policy.evict!r} is for a memory that drops frames, and the long-term "
+            "memory condenses them: choose long_term=False"
+        )
     if budget.min_frames >= budget.working_frames:
         raise InputError(
             "min_frames must be less than the memory frames at which old ones are condensed, got "

@@ -14,7 +14,9 @@ from vos_deploy.options import Options
 
 from ..backends import Array, Backend
 from ..estimate import blank, release
+from ..eviction import OLDEST, STRIDE
 from ..memory import MemoryPolicy, MemoryState
+from ..parked import Parked, join
 
 
 class Tracker(ABC):
@@ -28,6 +30,7 @@ class Tracker(ABC):
     option_type: the options that the method has beyond those of all methods.
     grows: whether more memory frames make for more work, so that memory_frames matters.
     memorizes_all: whether every frame is memorised, for the next one at least.
+    policies: who may make room in a full memory, of `eviction.POLICIES`; none where that is fixed.
     settings: the authors' presets by name, for a data set each: values of options and
         `memory_every`.
     """
@@ -36,6 +39,7 @@ class Tracker(ABC):
     option_type: ClassVar[type[Options]] = Options
     grows: ClassVar[bool] = True
     memorizes_all: ClassVar[bool] = False
+    policies: ClassVar[tuple[str, ...]] = (OLDEST, STRIDE)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
@@ -118,21 +122,71 @@ class Tracker(ABC):
     def drop(self, slot: int) -> None:
         """Forget the memory of the object in a slot; those behind it move one down."""
 
+    @abstractmethod
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        """Take the memory of the object in a slot out; those behind it move one down.
+
+        Returns it, and what it holds.
+        """
+
+    @abstractmethod
+    def attach(self, memory: Any) -> None:
+        """Take a memory that was detached back, in the last slot."""
+
+    def check_detach(self) -> None:
+        """Raise InputError if objects cannot be taken out and put back."""
+        return
+
     def allocate(self) -> None:
         """Allocate the arrays whose shape depends on K. Called whenever K has changed."""
         self.probabilities = self.backend.empty((1 + self.num_objects, *self.map_size), np.float32)
 
-    def step(self, image: NDArray[np.uint8]) -> None:
-        """Follow the objects into the next frame, uint8 [H, W, 3]."""
+    def step(
+        self,
+        image: NDArray[np.uint8],
+        leaving: Sequence[int] = (),
+        returning: Sequence[Parked] = (),
+    ) -> list[Parked]:
+        """Follow the objects into the next frame, uint8 [H, W, 3].
+
+        Args:
+            leaving: slots of objects that are followed no further than the frame before.
+            returning: objects that are followed again, in the last slots.
+
+        Returns:
+            Those that left, in the order of `leaving`.
+        """
         self.backend.upload(image, self._other_image)
         if self.num_objects:
             self.memorize()
+        parked = self._park(leaving) if leaving else []
+        if returning:
+            self._unpark(returning)
         self.image, self._other_image = self._other_image, self.image
         self.frame += 1
         self.annotated = [False] * self.num_objects
         self.new_objects = 0
         if self.num_objects:
             self.segment()
+        return parked
+
+    def _park(self, slots: Sequence[int]) -> list[Parked]:
+        estimate = self.backend.download(self.probabilities)[: 1 + self.num_objects]
+        parked = {}
+        for slot in sorted(slots, reverse=True):  # as in `remove`
+            del self.annotated[slot - 1]
+            memory, held = self.detach(slot)
+            parked[slot] = Parked(estimate[slot].copy(), memory, held.frames, held.bytes)
+        self._replace(release(estimate, slots))
+        return [parked[slot] for slot in slots]
+
+    def _unpark(self, returning: Sequence[Parked]) -> None:
+        planes = [parked.plane for parked in returning]
+        joined = join(self.backend.download(self.probabilities)[: 1 + self.num_objects], planes)
+        for parked in returning:
+            self.annotated.append(False)
+            self.attach(parked.state)
+        self._replace(joined)
 
     def estimate(self) -> NDArray[np.float32]:
         """The estimate of the current frame on the host, float32 [1 + K, H, W]."""

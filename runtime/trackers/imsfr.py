@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,7 +12,7 @@ from numpy.typing import DTypeLike
 from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
+from ..memory import MemoryBank, MemoryPolicy, MemoryState, only_columns, without_columns
 from .shared_keys import Group, SharedKeys
 from .top_k import top_k_option
 
@@ -92,9 +93,26 @@ class SampledMemory:
         self.bank = bank
         self.latest_value = backend.empty(latest_shape, dtype)
 
+    @property
+    def frames(self) -> int:
+        return self.bank.frames
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the buffers."""
+        return self.bank.nbytes + self.latest_value.nbytes
+
     def drop_columns(self, start: int, stop: int) -> None:
         self.bank.drop_columns(start, stop)
         self.latest_value = without_columns(self._backend, self.latest_value, start, stop)
+
+    def split(self, start: int, stop: int) -> Self:
+        """Take the columns start..stop of all values out, into a memory of their own."""
+        other = copy(self)
+        other.bank = self.bank.split(start, stop)
+        other.latest_value = only_columns(self._backend, self.latest_value, start, stop)
+        self.latest_value = without_columns(self._backend, self.latest_value, start, stop)
+        return other
 
 
 class IMSFR(SharedKeys[SampledMemory]):
@@ -104,8 +122,9 @@ class IMSFR(SharedKeys[SampledMemory]):
     the first memory frame, and the latest, which has a value of its own. The value of frame t sees
     frame t + 1 too, and is computed when that has arrived, just before it is needed.
 
-    When a bank is full, the oldest frame but the first is overwritten, and the sample is drawn
-    from those that are held: position 1, which some rules fix, is then the oldest but the first.
+    When a bank is full, one of its frames but the first and the newest is overwritten, and the
+    sample is drawn from those that are held: position 1, which some rules fix, is then the oldest
+    but the first.
 
     sampler: draws the random share of the sample. May be replaced after the first step; it is
         called once per query and group with more memory frames than the rule's limit, in the
@@ -139,14 +158,13 @@ class IMSFR(SharedKeys[SampledMemory]):
     def memory(self) -> MemoryState:
         banks = [group.memory.bank for group in self.groups for _ in range(group.objects)]
         state = MemoryState.of(banks, self.policy)
-        memories = [group.memory for group in self.groups]
-        held = sum(memory.bank.nbytes + memory.latest_value.nbytes for memory in memories)
+        held = sum(group.memory.nbytes for group in self.groups)
         return MemoryState(state.frames, state.capacity, held, state.evicts)
 
     def new_memory(self, objects: int) -> SampledMemory:
         dtype = self.features["query_key"].dtype
         key, value = ((self.hw, c) for c in (self.key_channels, objects * self.value_channels))
-        bank = MemoryBank(self.backend, key, value, dtype, self.policy.frames)
+        bank = MemoryBank(self.backend, key, value, dtype, self.policy.frames, self.policy.evict)
         return SampledMemory(self.backend, bank, value, dtype)
 
     def allocate(self) -> None:

@@ -70,13 +70,22 @@ class OwnKeys(Tracker, Generic[B]):
     def bank_arguments(self) -> tuple[Any, ...]:
         """What `MemoryBank` wants to know."""
         key, value = (self.hw, self.key_channels), (self.hw, self.value_channels)
-        return self.backend, key, value, self.query_key.dtype, self.policy.frames
+        policy = self.policy
+        return self.backend, key, value, self.query_key.dtype, policy.frames, policy.evict
 
     def add(self) -> None:
         self.banks.append(self.new_bank())
 
     def drop(self, slot: int) -> None:
         del self.banks[slot - 1]
+
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        bank = self.banks.pop(slot - 1)
+        return bank, MemoryState.of([bank], self.policy)
+
+    def attach(self, memory: Any) -> None:
+        # Before the rows that are no object.
+        self.banks.insert(self.num_objects - 1, memory)
 
     def allocate(self) -> None:
         rows = len(self.banks)

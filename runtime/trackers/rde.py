@@ -1,8 +1,9 @@
 """RDE-VOS: Recurrent Dynamic Embedding for Video Object Segmentation (Li et al., CVPR 2022)."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,7 +12,15 @@ from vos_deploy.errors import InputError
 from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy, MemoryState, without_columns
+from ..eviction import OLDEST
+from ..memory import (
+    MemoryBank,
+    MemoryPolicy,
+    MemoryState,
+    duplicate,
+    only_columns,
+    without_columns,
+)
 from .shared_keys import Group
 from .top_k import TopK, top_k_option
 
@@ -145,6 +154,14 @@ class RecurrentMemory:
         """Shrink all values by their columns start..stop: those of an object that is gone."""
         self._values = without_columns(self._backend, self._values, start, stop)
 
+    def split(self, start: int, stop: int) -> Self:
+        """Take the columns start..stop of all values out, into a memory of their own."""
+        other = copy(self)
+        other._keys = duplicate(self._backend, self._keys)
+        other._values = only_columns(self._backend, self._values, start, stop)
+        self.drop_columns(start, stop)
+        return other
+
     def _compress(self, old: int) -> None:
         """Fill the spare entry with the embedding of entry `old` and the newest frame."""
         (old_key, old_value), (new_key, new_value) = map(self._entry, (old, self._newest))
@@ -208,6 +225,11 @@ class RDE(TopK[RecurrentMemory | MemoryBank]):
     @classmethod
     def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
         assert isinstance(options, RDEOptions)
+        if policy.evict != OLDEST and options.mode != ALL_FRAMES:
+            raise InputError(
+                f"memory_policy={policy.evict!r} is for a memory that drops frames: choose "
+                f"mode={ALL_FRAMES!r}"
+            )
         if compresses(options.mode) and "compress" not in bundle.graphs:
             free = ", ".join(mode for mode in MODES if not compresses(mode))
             raise InputError(

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,20 @@ from vos_deploy.padding import STRIDE, interior, padded_size
 
 from ..backends import Array, Backend
 from ..estimate import aggregate
-from ..memory import MemoryPolicy
+from ..memory import MemoryPolicy, MemoryState
 from .base import Tracker
 
 
 class GroupMemory(Protocol):
     """What a group remembers; values are [tokens, G * Cv], an object Cv columns of it."""
 
+    @property
+    def frames(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
     def drop_columns(self, start: int, stop: int) -> None: ...
+    def split(self, start: int, stop: int) -> Self:
+        """Take the columns start..stop of all values out, into a memory of their own."""
 
 
 M = TypeVar("M", bound=GroupMemory)
@@ -129,14 +135,28 @@ class SharedKeys(Tracker, Generic[M]):
             self._pending.append(1)
 
     def drop(self, slot: int) -> None:
-        index = slot - 1
-        group = next(g for g in self.groups if g.slots.start <= index < g.slots.stop)
+        group, columns = self._find(slot)
         group.objects -= 1
         if group.objects:
-            first = (index - group.slots.start) * self.value_channels
-            group.memory.drop_columns(first, first + self.value_channels)
+            group.memory.drop_columns(*columns)
         else:
             self.groups.remove(group)
+        self._place()
+
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        group, columns = self._find(slot)
+        group.objects -= 1
+        if group.objects:
+            memory = group.memory.split(*columns)
+        else:
+            memory = group.memory
+            self.groups.remove(group)
+        self._place()
+        return memory, MemoryState(memory.frames, None, memory.nbytes, None)
+
+    def attach(self, memory: Any) -> None:
+        indices = self.backend.empty((1,), np.int64)
+        self.groups.append(Group(self.frame, 1, memory, slice(0), indices))
         self._place()
 
     def allocate(self) -> None:
@@ -156,6 +176,14 @@ class SharedKeys(Tracker, Generic[M]):
     def _new(self, spec: TensorSpec, sides: Mapping[str, int]) -> Array:
         shape = tuple(sides[side] if isinstance(side, str) else side for side in spec.shape)
         return self.backend.empty(shape, spec.dtype)
+
+    def _find(self, slot: int) -> tuple[Group[M], tuple[int, int]]:
+        """The group of an object, and its columns of the values: the first, and one past the
+        last."""
+        index = slot - 1
+        group = next(g for g in self.groups if g.slots.start <= index < g.slots.stop)
+        first = (index - group.slots.start) * self.value_channels
+        return group, (first, first + self.value_channels)
 
     def _place(self) -> None:
         """Tell each group which of all objects are its own."""

@@ -48,7 +48,8 @@ class TopK(SharedKeys[M], Generic[M]):
     def bank(self, objects: int) -> MemoryBank:
         """An empty bank for a group of `objects` objects, as large as the policy allows."""
         key, value = ((self.hw, c) for c in (self.key_channels, objects * self.value_channels))
-        return MemoryBank(self.backend, key, value, np.float32, self.policy.frames)
+        policy = self.policy
+        return MemoryBank(self.backend, key, value, np.float32, policy.frames, policy.evict)
 
     def allocate(self) -> None:
         super().allocate()

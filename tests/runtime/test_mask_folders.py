@@ -141,7 +141,7 @@ def test_the_kind_is_said(command, tmp_path, capsys):
     assert command(mask=tmp_path / "colours.png") == 0
     captured = capsys.readouterr()
     assert "colours.png: taken for DAVIS colours" in captured.err
-    assert "1 mask used, taken for DAVIS colours" in captured.out
+    assert "1 mask used\n" in captured.out
 
 
 def test_objects_that_are_lost_are_reported(command, clip, capsys):

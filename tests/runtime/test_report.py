@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vos_deploy.runtime.memory import MemoryState
-from vos_deploy.runtime.report import Report, Reservoir, StageTimes
+from vos_deploy.runtime.report import Report
+from vos_deploy.runtime.times import Reservoir, StageTimes
 
 
 def test_short_runs_are_exact() -> None:
@@ -54,10 +55,29 @@ def test_text_and_json_agree() -> None:
     )
     text = str(report)
     assert "10 frames of 480x854 in 4.00 s: 2.50 FPS (2 objects, cpu, fp32" in text
-    assert "encoder           10.00    10.00    10.00        1" in text
+    assert "encoder              10.00    10.00    10.00        1" in text
     assert "bank 4/16 frames · 1 MiB · evicts oldest, keeps first" in text
     assert "out/masks" in text
     parsed = json.loads(json.dumps(report.as_json()))
     assert parsed["fps"] == 2.5
     assert parsed["size"] == [480, 854]
     assert parsed["memory"]["capacity"] == 16
+
+
+def test_a_run_of_one_frame_has_no_table() -> None:
+    memory = MemoryState(frames=1, capacity=16, bytes=2**20, evicts=None)
+    report = Report("stm", "cpu", "fp32", (48, 64), 1, 1, 1, 0.5, {}, memory)
+    text = str(report)
+    assert text.startswith("1 frame of 48x64 in 0.50 s: 2.00 FPS (1 object, cpu, fp32; without")
+    assert "table" not in text
+    assert "ms per frame" not in text
+
+
+def test_kinds_of_masks_are_listed_where_there_are_several() -> None:
+    memory = MemoryState(frames=1, capacity=16, bytes=2**20, evicts=None)
+    for kinds, said in (
+        ({"object ids": 2}, "2 masks used\n"),
+        ({"object ids": 1, "DAVIS colours": 1}, "2 masks used, taken for object ids; DAVIS"),
+    ):
+        report = Report("stm", "cpu", "fp32", (48, 64), 1, 9, 2, 0.5, {}, memory, mask_kinds=kinds)
+        assert said in str(report)

@@ -1,5 +1,3 @@
-import time
-
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +5,6 @@ from PIL import Image
 
 from tests.support.clips import write_times
 from tests.vos_deploy.conftest import SIZE, grey, number, write_clip
-from vos_deploy import video
 from vos_deploy.errors import InputError
 from vos_deploy.video import open_source
 from vos_deploy.writers import VideoWriter
@@ -207,84 +204,3 @@ def test_two_images_of_one_name_are_refused(folder):
     Image.fromarray(grey(1)).save(folder / "frame1.jpg")
     with pytest.raises(InputError, match=r"found frame1\.jpg and frame1\.png"):
         open_source(folder)
-
-
-# Cameras and streams
-
-
-class FakeCapture:
-    """A camera that gives `connections[n]` frames the n-th time it is opened."""
-
-    connections: list[int]
-    opened = 0
-    fps = None
-    count = None
-    finite = False
-
-    def __init__(self, target):
-        number = FakeCapture.opened
-        self.left = self.connections[number] if number < len(self.connections) else 0
-        FakeCapture.opened += 1
-
-    def read(self):
-        self.left -= 1
-        return (grey(5), None) if self.left >= 0 else None
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def camera(monkeypatch):
-    monkeypatch.setattr(video, "open_capture", FakeCapture)
-    monkeypatch.setattr(FakeCapture, "opened", 0)
-    monkeypatch.setattr(video, "RECONNECT_DELAYS", (0.01, 0.02, 0.03))
-    monkeypatch.setattr(video._LiveSource, "_live", False)  # drop nothing: frames are counted
-    return FakeCapture
-
-
-@pytest.mark.parametrize("spec", ["0", "rtsp://camera/1", "http://camera/1"])
-def test_a_camera_that_goes_away_comes_back(camera, caplog, spec):
-    camera.connections = [3, 0, 4]
-    with open_source(spec) as source:
-        assert (source.size, source.fps, source.count) == (SIZE, 24, None)
-        assert sum(1 for _ in source) == 7
-    # Two attempts for the first outage, three in vain for the second.
-    assert camera.opened == 1 + 2 + 3
-    assert caplog.messages[-1].endswith("stays away: ending here")
-
-
-def test_waiting_for_a_camera_can_be_left(camera, monkeypatch):
-    monkeypatch.setattr(video, "RECONNECT_DELAYS", (60.0,))
-    camera.connections = [1]
-    start = time.monotonic()
-    with open_source("0") as source:
-        next(source)
-    assert time.monotonic() - start < 2
-
-
-def test_a_camera_that_is_not_there_is_refused(camera):
-    camera.connections = []
-    with pytest.raises(InputError, match="camera 7: check that it is connected"):
-        open_source("7")
-
-
-def test_passwords_stay_out_of_messages(camera):
-    camera.connections = []
-    with pytest.raises(InputError, match="rtsp://camera/1") as caught:
-        open_source("rtsp://user:secret@camera/1")
-    assert "secret" not in str(caught.value)
-
-
-def test_live_sources_drop_frames_and_do_not_fall_behind(camera, monkeypatch):
-    monkeypatch.setattr(video._LiveSource, "_live", True)
-    camera.connections = [50]
-    with open_source("0") as source:
-        next(source)
-        time.sleep(0.3)  # inference that is slower than the camera
-        assert sum(1 for _ in source) <= 1
-
-
-def test_other_schemes_are_refused():
-    with pytest.raises(InputError, match="ftp://host/x"):
-        open_source("ftp://host/x")

@@ -1,7 +1,7 @@
 """Cutie: Putting the Object Back into Video Object Segmentation (Cheng et al., CVPR 2024)."""
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.options import Options
 
 from ...backends import Array, Backend
-from ...memory import MemoryBank, MemoryPolicy
+from ...memory import MemoryBank, MemoryPolicy, MemoryState, duplicate
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
 from ..shared_keys import Group
 from .options import SETTINGS, CutieOptions
@@ -40,12 +40,13 @@ class Cutie(AnisotropicKeys):
         # Of all objects, each with where its next state goes: [K, C, h, w] and [K, Q, C + 1].
         self.sensory, self.next_sensory = self._states("next_sensory", 0)
         self.object_memory, self.next_object_memory = self._states("next_object_memory", 0)
-        self._rows: list[int | None] = []  # which row of these is an object's; None for a new one
+        # Which row of these is an object's; None for a new one, both states for one that was away.
+        self._rows: list[int | tuple[Array, Array] | None] = []
 
     @classmethod
     def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
         assert isinstance(options, CutieOptions)
-        check_budget(bundle, options.budget)
+        check_budget(bundle, policy, options.budget)
 
     def memorize(self) -> None:
         self._settle()
@@ -123,6 +124,18 @@ class Cutie(AnisotropicKeys):
         super().drop(slot)
         del self._rows[slot - 1]
 
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        memory, held = super().detach(slot)
+        row = self._rows.pop(slot - 1)
+        if isinstance(row, int):
+            states = self.sensory[row : row + 1], self.object_memory[row : row + 1]
+            row = duplicate(self.backend, states[0]), duplicate(self.backend, states[1])
+        return (memory, row), held
+
+    def attach(self, memory: Any) -> None:
+        super().attach(memory[0])
+        self._rows.append(memory[1])
+
     def allocate(self) -> None:
         super().allocate()
         objects = self.num_objects
@@ -131,13 +144,15 @@ class Cutie(AnisotropicKeys):
         old = self.sensory, self.object_memory
         self.sensory, self.next_sensory = self._states("next_sensory", objects)
         self.object_memory, self.next_object_memory = self._states("next_object_memory", objects)
-        for before, now in zip(old, (self.sensory, self.object_memory), strict=True):
+        for kind, now in enumerate((self.sensory, self.object_memory)):
             for row, source in enumerate(self._rows):
                 target = now[row : row + 1]
                 if source is None:
                     self.backend.upload(np.zeros(target.shape, np.float32), target)
+                elif isinstance(source, int):
+                    self.backend.copy(old[kind][source : source + 1], target)
                 else:
-                    self.backend.copy(before[source : source + 1], target)
+                    self.backend.copy(source[kind], target)
         self._rows = list(range(objects))
 
     def _settle(self) -> None:

@@ -1,7 +1,7 @@
 """Reuse-VOS (G-FRTM): Learning Dynamic Network Using a Reuse Gate Function in Semi-supervised
 Video Object Segmentation (Park et al., CVPR 2021)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
-from vos_deploy.options import Options, option
+from vos_deploy.options import Options
 from vos_deploy.padding import grid_size
 
 from ...backends import Array, Backend
 from ...memory import MemoryPolicy, MemoryState
 from ..base import Tracker
+from .options import GFRTMOptions
 from .target import FAST, SLOW, TargetModel, initial_weights
 from .target.augment import PAINTED, augment
 from .target.samples import nbytes_of
@@ -45,19 +46,6 @@ class Followed:
     evaluations: int = 0
 
 
-@dataclass(frozen=True)
-class GFRTMOptions(Options):
-    reuse_threshold: float = option(
-        0.7,
-        "reuse when the gate's confidence exceeds this; 1 computes every frame",
-        metavar="SHARE",
-    )
-    fast: bool = option(True, "use fewer iterations to learn the target models")
-    update_every: int = option(
-        8, "update a target model every N computed frames", at_least=1, metavar="N"
-    )
-
-
 class GFRTM(Tracker):
     """Every object has a target model, which scores the deep features of a frame, and a gate.
 
@@ -81,6 +69,7 @@ class GFRTM(Tracker):
         *("decode_deep", "decode_reuse", "decode_shallow", "merge"),
     )
     grows = False
+    policies = ()
     option_type = GFRTMOptions
     options: GFRTMOptions
 
@@ -132,13 +121,7 @@ class GFRTM(Tracker):
 
     @property
     def memory(self) -> MemoryState:
-        held = [x.target.samples for x in self.objects if x.target is not None]
-        return MemoryState(
-            frames=sum(samples.count for samples in held),
-            capacity=self._capacity * self.num_objects,
-            bytes=sum(samples.nbytes for samples in held),
-            evicts="oldest",
-        )
+        return self._memory(self.objects)
 
     @property
     def host_bytes(self) -> int:
@@ -170,6 +153,13 @@ class GFRTM(Tracker):
 
     def drop(self, slot: int) -> None:
         del self.objects[slot - 1]
+
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        followed = self.objects.pop(slot - 1)
+        return followed, self._memory([followed])
+
+    def attach(self, memory: Any) -> None:
+        self.objects.append(memory)
 
     def allocate(self) -> None:
         super().allocate()
@@ -212,6 +202,11 @@ class GFRTM(Tracker):
             self.backend.run("decode_shallow", inputs, {"logits": logits})
         outputs = {"probabilities": self.probabilities, "labels": self.labels}
         self.backend.run("merge", {"logits": self.logits}, outputs)
+
+    def _memory(self, objects: Sequence[Followed]) -> MemoryState:
+        held = [x.target.samples for x in objects if x.target is not None]
+        frames, size = (sum(getattr(x, name) for x in held) for name in ("count", "nbytes"))
+        return MemoryState(frames, self._capacity * len(objects), size, "oldest")
 
     def _reuses(self, followed: Followed) -> bool:
         inputs = {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ...backends import Backend
 from ...estimate import most_likely
 from ...memory import MemoryPolicy, MemoryState
+from ...parked import Parked
 from .tracker import RMNet, RMNetOptions
 
 
@@ -29,9 +30,19 @@ class Mirrored(RMNet):
     def memory(self) -> MemoryState:
         return MemoryState.of([*self.banks, *self.mirror.banks], self.policy)
 
-    def step(self, image: NDArray[np.uint8]) -> None:
-        super().step(image)
-        self.mirror.step(np.ascontiguousarray(image[:, ::-1]))
+    def step(
+        self,
+        image: NDArray[np.uint8],
+        leaving: Sequence[int] = (),
+        returning: Sequence[Parked] = (),
+    ) -> list[Parked]:
+        own = super().step(image, leaving, [parked.state[0] for parked in returning])
+        image = np.ascontiguousarray(image[:, ::-1])
+        other = self.mirror.step(image, leaving, [parked.state[1] for parked in returning])
+        return [
+            Parked(one.plane, (one, two), one.frames + two.frames, one.bytes + two.bytes)
+            for one, two in zip(own, other, strict=True)
+        ]
 
     def estimate(self) -> NDArray[np.float32]:
         mean = (super().estimate() + self.mirror.estimate()[..., ::-1]) / 2

@@ -2,7 +2,7 @@
 Schwing, ECCV 2022)."""
 
 from collections.abc import Iterable
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from vos_deploy.options import Options
 
 from ...backends import Array, Backend
 from ...long_term import Budget, LongTermMemory
-from ...memory import MemoryPolicy
+from ...memory import MemoryPolicy, MemoryState, duplicate
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
 from ..shared_keys import Group
 from . import released
@@ -53,6 +53,7 @@ class XMem(AnisotropicKeys):
         # The sensory memory [K, Ch, h, w], and where its next state goes.
         self.hidden: Array | None = None
         self.next_hidden: Array | None = None
+        self._returning: list[tuple[int, Array]] = []  # of objects that were away, and their rows
 
     @classmethod
     def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
@@ -64,17 +65,21 @@ class XMem(AnisotropicKeys):
             )
         if options.long_term and policy.frames == 1:
             raise InputError("memory_frames must be at least 2, or choose long_term=False; got 1")
-        check_budget(bundle, _budget(policy, options))
+        check_budget(bundle, policy, _budget(policy, options))
 
     def allocate(self) -> None:
         super().allocate()
         if not self._sensory or not self.num_objects:
             self.hidden = self.next_hidden = None
             return
-        self.hidden, self.next_hidden = (
+        hidden, self.next_hidden = (
             self._extended(self.hidden),
             self._extended(self.next_hidden),
         )
+        for row, state in self._returning:
+            self.backend.copy(state, hidden[row : row + 1])
+        self._returning.clear()
+        self.hidden = hidden
 
     def drop(self, slot: int) -> None:
         super().drop(slot)
@@ -82,6 +87,27 @@ class XMem(AnisotropicKeys):
             None if state is None else self._without(state, slot)
             for state in (self.hidden, self.next_hidden)
         )
+
+    def check_detach(self) -> None:
+        if self._released:
+            raise InputError(
+                "late_objects='released' cannot pause objects: it takes all memories to be of the "
+                "same frames; choose late_objects='corrected'"
+            )
+
+    def detach(self, slot: int) -> tuple[Any, MemoryState]:
+        memory, held = super().detach(slot)
+        state = None
+        if self.hidden is not None:
+            state = duplicate(self.backend, self.hidden[slot - 1 : slot])
+            self.hidden = self._without(self.hidden, slot)
+            self.next_hidden = None  # nothing but room, once the frame is memorised
+        return (memory, state), held
+
+    def attach(self, memory: Any) -> None:
+        super().attach(memory[0])
+        if memory[1] is not None:
+            self._returning.append((self.num_objects - 1, memory[1]))
 
     def annotate(self, probabilities: NDArray[np.float32], slots: Iterable[int]) -> None:
         drawn = set(slots)

@@ -318,9 +318,9 @@ def test_nothing_grows_over_a_long_video(make_segmenter, setting: str) -> None:
 
 
 def test_settings_and_defaults(make_segmenter) -> None:
-    assert make_segmenter()._options == IMSFROptions(sampling="davis2017", top_k=4, seed=0)
+    assert make_segmenter()._settings.options == IMSFROptions(sampling="davis2017", top_k=4, seed=0)
     youtube = make_segmenter(setting="youtube", top_k=5)
-    assert youtube._options == IMSFROptions(sampling="youtube", top_k=5, seed=0)
+    assert youtube._settings.options == IMSFROptions(sampling="youtube", top_k=5, seed=0)
     assert [make_segmenter(setting=s)._settings.policy.every for s in IMSFR.settings] == [6, 6, 3]
 
 
