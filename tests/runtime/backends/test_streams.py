@@ -71,8 +71,11 @@ def test_onnx_runtime_has_sessions_for_every_stream(make_model):
         return OnCpu(bundle, 1, Prompt())
 
     folder = make_model()
-    with Model(folder, device=make) as model:
-        with model.segmenter(size=SIZE) as first, model.segmenter(size=SIZE) as second:
-            for segmenter in (first, second):
-                for a, b in zip(follow(segmenter), expected(folder), strict=True):
-                    np.testing.assert_array_equal(a, b)
+    with (
+        Model(folder, device=make) as model,
+        model.segmenter(size=SIZE) as first,
+        model.segmenter(size=SIZE) as second,
+    ):
+        for segmenter in (first, second):
+            for a, b in zip(follow(segmenter), expected(folder), strict=True):
+                np.testing.assert_array_equal(a, b)
