@@ -33,28 +33,32 @@ STEP_BY_STEP = {"small.odd", "small.top10", "small.fifo", "base.add"}
 WITHOUT_TIES = 8
 
 
-def exported(weights: str, size: str) -> Path:
+def exported(weights: str) -> Path:
     """Exported from a checkpoint that looks like the official file."""
-    name = f"cutie-{weights}-{size}-recorded"
-    return models.exported(name, "cutie", lambda: state(weights), "--size", size)
+    return models.exported(f"cutie-{weights}-recorded", "cutie", lambda: state(weights))
 
 
+@pytest.mark.parametrize("engine", models.ENGINES)
 @pytest.mark.parametrize("name", golden.params(EXPORTED, {LATE}, LATE))
-def test_official_run(name: str) -> None:
+def test_official_run(name: str, engine: str, tmp_path: Path) -> None:
     run = replace(RUNS[name], frames=min(RUNS[name].frames, WITHOUT_TIES))
-    specs = EXPORT.graphs(recorded(run.weights)) if name in STEP_BY_STEP else {}
+    network = recorded(run.weights)
+    specs = EXPORT.graphs(network)
     errors = Errors(specs, TOLERANCES["fp32"])
+    both = engine == "exported" and name in STEP_BY_STEP
 
     def backend(bundle: Bundle, threads: int | None) -> Backend:
         graphs = OnnxRuntimeBackend(bundle, threads)
-        if not specs:
+        if not both:
             return graphs
         pytorch = TorchBackend(in_float32(bundle), {n: spec.module for n, spec in specs.items()})
         return SideBySide(pytorch, graphs, errors.watch)
 
-    # The one that always runs does so on a model of one size, which is exported in half the time.
-    model = exported(run.weights, "240x432" if name == LATE else "any")
-    with Segmenter(model, device=backend, **run.options) as segmenter:
+    if engine == "pytorch":
+        place = models.in_pytorch(network, tmp_path / "model")
+    else:
+        place = {"model": exported(run.weights), "device": backend}
+    with Segmenter(**place, **run.options) as segmenter:
 
         def estimate() -> NDArray[np.float32]:
             # A marked frame is handed back as drawn, and remembered as aggregated: this is
@@ -63,5 +67,5 @@ def test_official_run(name: str) -> None:
             return segmenter._tracker.estimate()
 
         print(run.play(segmenter.step, segmenter.remove, estimate))
-    assert bool(errors.worst) == bool(specs)
+    assert bool(errors.worst) == both
     assert all(error < 1e-4 for error in errors.worst.values()), errors.worst

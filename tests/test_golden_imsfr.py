@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,26 +17,21 @@ pytest.importorskip("onnxruntime")
 import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
-from tests.support.imsfr import RUNS, STRICT, Recorded, state  # noqa: E402
+from tests.support.imsfr import RUNS, STRICT, Recorded, golden_network, state  # noqa: E402
+from vos_deploy.runtime.backends.torch import TorchArray  # noqa: E402
 from vos_deploy.runtime.trackers.imsfr import IMSFR  # noqa: E402
 
 # Scores are around 50, and rounding moves them by a few 1e-5.
 TIE = 1e-4
 
 
-def exported(size: str) -> Path:
-    """Exported from a checkpoint that looks like what the official trainer saves."""
-    return models.exported(f"imsfr-{size}-recorded", "imsfr", state, "--size", size)
-
-
-@pytest.fixture(scope="module")
-def small() -> Path:
-    return exported("128x192")
-
-
-@pytest.fixture(scope="module")
-def model() -> Path:
-    return exported("any")
+@pytest.fixture(params=models.ENGINES, scope="module")
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Who runs the graphs: what to tell a Segmenter. Exported from a checkpoint that looks like
+    what the official trainer saves."""
+    if request.param == "pytorch":
+        return models.in_pytorch(golden_network(), tmp_path_factory.mktemp("imsfr") / "model")
+    return {"model": models.exported("imsfr-recorded", "imsfr", state)}
 
 
 class Followed:
@@ -50,7 +44,7 @@ class Followed:
     swaps: the frames in which it took a swap, once for each.
     """
 
-    def __init__(self, model: Path, name: str) -> None:
+    def __init__(self, place: dict[str, Any], name: str) -> None:
         self.run, self.swaps = RUNS[name], []
         self.sampler = Recorded(name)
         self.step, self.recorded = golden.sampled("imsfr", f"{name}/prob")
@@ -58,7 +52,7 @@ class Followed:
         self.first = len(clip) - self.recorded.shape[1]  # the first frame that is recorded
         found = []
         with vos_deploy.Segmenter(
-            model,
+            **place,
             memory_every=self.run.every,
             memory_frames="unlimited",
             setting=self.run.setting,
@@ -73,7 +67,7 @@ class Followed:
                 elif self.error(t) > STRICT:
                     self.settle(t)
                 if name == "D" and t == 1:
-                    corner = np.asarray(self.tracker.probabilities)[:, :16, :16]
+                    corner = view(self.tracker.probabilities)[:, :16, :16]
                     assert error(corner, golden.arrays("imsfr")["D/prob_padded_corner_f1"]) < STRICT
                 # What the official loop goes on with, also where a mask was given.
                 found.append(self.tracker.estimate())
@@ -98,7 +92,8 @@ class Followed:
             if graph == "encoder":
                 self.reads.clear()
             elif graph == "memory_read":
-                self.reads.append(({k: np.array(v) for k, v in inputs.items()}, outputs["readout"]))
+                given = {name: np.array(view(array)) for name, array in inputs.items()}
+                self.reads.append((given, view(outputs["readout"])))
             run(graph, inputs, outputs)
 
         self.tracker.backend.run = noting  # type: ignore[method-assign]
@@ -144,6 +139,12 @@ class Tie(NamedTuple):
     choices: list[NDArray[np.float32]]
 
 
+def view(array: Any) -> NDArray[Any]:
+    """An array of either backend, in NumPy, in the same memory."""
+    found: NDArray[Any] = array.tensor.numpy() if isinstance(array, TorchArray) else array
+    return found
+
+
 def near_ties(inputs: dict[str, Any], readout: NDArray[np.float32]) -> Iterator[Tie]:
     query, keys = inputs["query_key"].astype(np.float64), inputs["memory_key"]
     tokens = np.arange(len(keys)).reshape(-1, len(query))[inputs["frames"]].ravel()
@@ -165,27 +166,20 @@ def near_ties(inputs: dict[str, Any], readout: NDArray[np.float32]) -> Iterator[
         yield Tie((position, *tied), readout[:, position], choices)
 
 
-def test_sampled_memory(small: Path) -> None:
-    Followed(small, "E_davis17")
+def test_sampled_memory(place: Any) -> None:
+    Followed(place, "E_davis17")
 
 
 @needs_golden
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["E_davis16", "E_yv"])
-def test_other_samplings(small: Path, name: str) -> None:
-    Followed(small, name)
+@pytest.mark.parametrize("name", ["E_davis16", "E_yv", "A", "B", "D"])
+def test_other_samplings(place: Any, name: str) -> None:
+    Followed(place, name)
 
 
 @needs_golden
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["A", "B", "D", "E_davis17"])
-def test_any_size(model: Path, name: str) -> None:
-    Followed(model, name)
-
-
-@needs_golden
-@pytest.mark.slow
-def test_object_that_is_marked_later(model: Path) -> None:
-    run = Followed(model, "C")
+def test_object_that_is_marked_later(place: Any) -> None:
+    run = Followed(place, "C")
     frames = [group.memory.bank.frames for group in run.tracker.groups]
     assert frames == list(golden.arrays("imsfr")["C/bank_T"])

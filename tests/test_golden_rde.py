@@ -12,25 +12,23 @@ pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
-from tests.support.rde import EVERYWHERE, RUNS, state  # noqa: E402
+from tests.support.rde import EVERYWHERE, RUNS, network, state  # noqa: E402
 
-# Together they go through compression, the annotated frame twice, and a late object. They run on a
-# model of one size, which is exported in half the time; the others on one that takes any.
+# Together they go through compression, the annotated frame twice, and a late object.
 FAST = {EVERYWHERE, "calm.youtube_obj2_at_f3_top40"}
 
 
-def exported(weights: str, size: str) -> Path:
-    """Exported from a checkpoint that looks like the official file."""
-    name = f"rde-{weights}-{size}-recorded"
-    return models.exported(name, "rde", lambda: state(weights), "--size", size)
-
-
+@pytest.mark.parametrize("engine", models.ENGINES)
 @pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
-def test_official_run(name: str) -> None:
+def test_official_run(name: str, engine: str, tmp_path: Path) -> None:
     run = RUNS[name]
     options = {"mode": run.mode, "top_k": run.top_k, "memory_every": run.every}
-    model = exported(run.weights, "240x432" if name in FAST else "any")
-    with vos_deploy.Segmenter(model, memory_frames="unlimited", **options) as segmenter:
+    if engine == "pytorch":
+        place = models.in_pytorch(network(run.weights), tmp_path / "model")
+    else:  # from a checkpoint that looks like the official file
+        content = lambda: state(run.weights)  # noqa: E731
+        place = {"model": models.exported(f"rde-{run.weights}-recorded", "rde", content)}
+    with vos_deploy.Segmenter(**place, memory_frames="unlimited", **options) as segmenter:
         found = []
         for frame, given in run.clip():
             labels = segmenter.step(frame, given)

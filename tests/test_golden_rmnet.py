@@ -21,29 +21,28 @@ SLOW = pytest.mark.slow
 FULL = (SLOW, needs_golden)
 
 
-def exported(size: str) -> Path:
-    """Exported from a checkpoint that looks like the official file."""
-    content = lambda: official_state(golden_network())  # noqa: E731
-    return models.exported(f"rmnet-{size}-recorded", "rmnet", content, "--size", size)
-
-
 @pytest.fixture(scope="module")
 def model() -> Path:
-    return exported("240x432")
+    """Exported from a checkpoint that looks like the official file."""
+    content = lambda: official_state(golden_network())  # noqa: E731
+    return models.exported("rmnet-recorded", "rmnet", content)
 
 
-@pytest.fixture(scope="module")
-def any_size() -> Path:
-    return exported("any")
+@pytest.fixture(params=models.ENGINES, scope="module")
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Who runs the graphs: what to tell a Segmenter."""
+    if request.param == "pytorch":
+        return models.in_pytorch(golden_network(), tmp_path_factory.mktemp("rmnet") / "model")
+    return {"model": request.getfixturevalue("model")}
 
 
 def check_run(
-    model: Path, run: str, every: int, masks: dict[int, np.ndarray], **options: Any
+    place: dict[str, Any], run: str, every: int, masks: dict[int, np.ndarray], **options: Any
 ) -> None:
     recorded, frames = golden.arrays("rmnet"), golden.clip()[0]
     step, probabilities = golden.sampled("rmnet", f"{run}_prob")
     arguments = {"memory_every": every, "memory_frames": "unlimited", **options}
-    with vos_deploy.Segmenter(model, **arguments) as segmenter:
+    with vos_deploy.Segmenter(**place, **arguments) as segmenter:
         differing = 0
         for t, frame in enumerate(frames):
             labels = segmenter.step(frame, masks.get(t))
@@ -54,7 +53,8 @@ def check_run(
                 assert error(found, expected) < PROBABILITIES
                 tracker = segmenter._tracker
                 for name, boxes in (("query", tracker.query_boxes), ("mem", tracker.memory_boxes)):
-                    assert np.array_equal(boxes, recorded[f"{run}_bbox_{name}"][t - 1, 1:3])
+                    found = tracker.backend.download(boxes)
+                    assert np.array_equal(found, recorded[f"{run}_bbox_{name}"][t - 1, 1:3])
         assert differing / frames[..., 0].size < PIXELS
 
 
@@ -68,25 +68,25 @@ def check_run(
         pytest.param("E5", 5, {"flow": recorded_flow}, marks=FULL),
     ],
 )
-def test_two_objects(model: Path, run: str, every: int, options: dict[str, Any]) -> None:
-    check_run(model, run, every, {0: golden.clip()[1]}, **options)
+def test_two_objects(place: Any, run: str, every: int, options: dict[str, Any]) -> None:
+    check_run(place, run, every, {0: golden.clip()[1]}, **options)
 
 
 @needs_golden
-def test_object_that_appears_later(model: Path) -> None:
+def test_object_that_appears_later(place: Any) -> None:
     """Its pixels are certain where they are drawn; the official rule leaves those of the object it
     covers their odds, which here are next to none."""
     mask = golden.clip()[1]
     masks = {0: mask * (mask == 1), 2: mask * (mask == 2)}
-    check_run(model, "C", 2, masks, flow=recorded_flow, expected_objects=2)
+    check_run(place, "C", 2, masks, flow=recorded_flow, expected_objects=2)
 
 
 @needs_golden
 @SLOW
-def test_mirrored_run_is_averaged(model: Path) -> None:
+def test_mirrored_run_is_averaged(place: Any) -> None:
     frames, mask = golden.clip()
     arguments = {"memory_every": 2, "memory_frames": "unlimited", "flip": True}
-    with vos_deploy.Segmenter(model, **arguments) as segmenter:
+    with vos_deploy.Segmenter(**place, **arguments) as segmenter:
         segmenter.step(frames[0], mask)
         for frame, expected in zip(
             frames[1:3], golden.arrays("rmnet")["B_flip_prob_s4_f1_2"], strict=True
@@ -97,10 +97,10 @@ def test_mirrored_run_is_averaged(model: Path) -> None:
 
 @needs_golden
 @SLOW
-def test_size_that_is_no_multiple_of_16(any_size: Path) -> None:
+def test_size_that_is_no_multiple_of_16(model: Path) -> None:
     recorded, (frames, mask) = golden.arrays("rmnet"), golden.clip()
     arguments = {"memory_every": 2, "memory_frames": "unlimited", "flow": recorded_flow}
-    with vos_deploy.Segmenter(any_size, **arguments) as segmenter:
+    with vos_deploy.Segmenter(model, **arguments) as segmenter:
         segmenter.step(frames[0, 39:, 115:], mask[39:, 115:])
         for t, name in ((1, "O_prob_f1"), (2, "O_prob_f2_s2")):
             labels = segmenter.step(frames[t, 39:, 115:])
@@ -110,7 +110,7 @@ def test_size_that_is_no_multiple_of_16(any_size: Path) -> None:
 
 @needs_golden
 @SLOW
-def test_small_objects_and_three_memory_frames(any_size: Path) -> None:
+def test_small_objects_and_three_memory_frames(model: Path) -> None:
     """Tight boxes: both reads of the exported graphs, on memory that was written one by one."""
     from vos_deploy.bundle import Bundle
     from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
@@ -120,7 +120,7 @@ def test_small_objects_and_three_memory_frames(any_size: Path) -> None:
     first = np.stack([recorded["TF_small_mask"] == i for i in (1, 2)]).astype(np.float32)
     masks = [np.ascontiguousarray(np.roll(first, (-6 * t, 24 * t), (1, 2))) for t in range(3)]
     hw, f32 = 405, np.float32
-    with OnnxRuntimeBackend(Bundle.load(any_size)) as backend:
+    with OnnxRuntimeBackend(Bundle.load(model)) as backend:
         keys, values = np.empty((2, 3, hw, 128), f32), np.empty((2, 3, hw, 512), f32)
         boxes = np.empty((3, 2, 4), np.int32)
         for t in range(3):

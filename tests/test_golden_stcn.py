@@ -11,22 +11,18 @@ pytest.importorskip("onnxruntime")
 
 import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
-from tests.support.stcn import EVERYWHERE, RUNS, state  # noqa: E402
-
-# They run on a model of one size, which is exported in half the time; the others on any.
-FAST = {"include_last", "late"}
+from tests.support.stcn import EVERYWHERE, RUNS, recorded_network, state  # noqa: E402
 
 
-def exported(size: str) -> Path:
-    """Exported from a checkpoint that looks like the official file."""
-    return models.exported(f"stcn-{size}-recorded", "stcn", state, "--size", size)
-
-
-@pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
-def test_official_run(name: str) -> None:
+@pytest.mark.parametrize("engine", models.ENGINES)
+@pytest.mark.parametrize("name", golden.params(RUNS, {"include_last", "late"}, EVERYWHERE))
+def test_official_run(name: str, engine: str, tmp_path: Path) -> None:
     run, found = RUNS[name], []
-    model = exported("240x432" if name in FAST else "any")
-    with vos_deploy.Segmenter(model, memory_frames="unlimited", **run.options) as segmenter:
+    if engine == "pytorch":
+        place = models.in_pytorch(recorded_network(), tmp_path / "model")
+    else:  # from a checkpoint that looks like the official file
+        place = {"model": models.exported("stcn-recorded", "stcn", state)}
+    with vos_deploy.Segmenter(**place, memory_frames="unlimited", **run.options) as segmenter:
         for frame, mask in run.clip():
             segmenter.step(frame, mask)
             # A marked frame is handed back as drawn, and memorised as aggregated: this is recorded.

@@ -67,5 +67,6 @@ def test_one_object(original: Path) -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_retrained_network(retrained: Path) -> None:
     check_run(retrained, "stan_resnet18/", *golden.clip())

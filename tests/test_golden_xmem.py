@@ -26,13 +26,10 @@ UNIQUE = {"long": 11, "long_late": 11}
 ALIKE = {"long": 14, "long_late": 14}
 
 
-def exported(name: str) -> Path:
+def exported(sensory: bool) -> Path:
     """Exported from a checkpoint that looks like the official file."""
-    if name == "no_sensory":
-        return models.exported("xmem-no-sensory-recorded", "xmem", lambda: state(sensory=False))
-    # A model of one size is exported in half the time.
-    size = "any" if name == "odd" else "240x432"
-    return models.exported(f"xmem-{size}-recorded", "xmem", state, "--size", size)
+    name = "xmem-recorded" if sensory else "xmem-no-sensory-recorded"
+    return models.exported(name, "xmem", lambda: state(sensory))
 
 
 def sizes(tracker: XMem) -> dict[str, Any]:
@@ -56,14 +53,21 @@ def first_of_equals(scores: Tensor, top_k: int | None = None) -> Tensor:
     return torch.zeros_like(scores).scatter(-1, best.indices[..., :top_k], weights)
 
 
-@pytest.mark.parametrize("name", golden.params(RUNS, (), *EVERYWHERE))
-def test_official_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, found = RUNS[name], []
+@pytest.mark.parametrize("engine", models.ENGINES)
+@pytest.mark.parametrize("name", golden.params(RUNS, {"late"}, *EVERYWHERE))
+def test_official_run(
+    name: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, found, sensory = RUNS[name], [], name != "no_sensory"
+    if engine == "pytorch":
+        place = models.in_pytorch(recorded_network(sensory), tmp_path / "model")
+    else:
+        place = {"model": exported(sensory)}
     states = {entry["t"]: entry for entry in index()["runs"].get(name, {}).get("state", [])}
     options = run.options
     if not options.get("long_term", True):
         options["memory_frames"] = "unlimited"
-    with vos_deploy.Segmenter(exported(name), **options) as segmenter:
+    with vos_deploy.Segmenter(**place, **options) as segmenter:
         for t, (frame, mask) in enumerate(run.clip()):
             segmenter.step(frame, mask)
             tracker = segmenter._tracker
@@ -82,7 +86,7 @@ def test_official_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # of two positions that are exactly as similar either may be the last of the best.
     print(run.check(found[: UNIQUE[name]]))
     monkeypatch.setattr(memory, "top_k_weights", first_of_equals)
-    official = XMemReference(recorded_network(), **run.options)
+    official = XMemReference(recorded_network(sensory), **run.options)
     for t, (frame, mask) in enumerate(run.clip()[: ALIKE[name]]):
         official.step(frame, mask)
         difference = np.abs(found[t] - official.probabilities.numpy())

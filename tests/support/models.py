@@ -10,7 +10,7 @@ import io
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +20,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec  # noqa: E402
 from vos_deploy.export.cli import main  # noqa: E402
-from vos_deploy.export.export import versions  # noqa: E402
+from vos_deploy.export.export import graph_specs, versions  # noqa: E402
+from vos_deploy.export.graph import MethodExport, TensorType  # noqa: E402
+from vos_deploy.methods import find_part  # noqa: E402
 from vos_deploy.models import Network, create  # noqa: E402
+from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
+
+# Who runs a recorded run. An export of the official widths takes a minute or more: by default the
+# same Segmenter runs the modules that are exported, which `tests/export/test_methods.py` holds
+# against their graphs.
+ENGINES = ["pytorch", pytest.param("exported", marks=pytest.mark.slow)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "test-models"
@@ -83,6 +92,30 @@ def exported(name: str, method: str, content: Callable[[], Any], *arguments: str
                 shutil.rmtree(folder, ignore_errors=True)
             assert code == 0, printed.getvalue()
     return folder
+
+
+def in_pytorch(network: Network, folder: Path) -> dict[str, Any]:
+    """What makes a Segmenter run a network's modules in place of graphs: its arguments `model`, a
+    folder that is made, and `device`."""
+    export: MethodExport = find_part(network.method, "EXPORT")
+    specs = graph_specs(network.eval(), "fp32")
+
+    def declared(tensors: Mapping[str, TensorType]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(name, str(tensor.dtype or torch.float32).split(".")[1], tensor.shape)
+            for name, tensor in tensors.items()
+        )
+
+    bundle = Bundle(
+        method=network.method,
+        config=network.config,
+        precision="fp32",
+        graphs={n: Graph(declared(s.inputs), declared(s.outputs)) for n, s in specs.items()},
+        memory=MemoryDefaults(export.memory.every, export.memory.frames),
+    )
+    bundle.save(folder, dict.fromkeys(specs, b""))
+    modules = {name: spec.module for name, spec in specs.items()}
+    return {"model": folder, "device": lambda bundle, threads: TorchBackend(bundle, modules)}
 
 
 @cache

@@ -8,6 +8,7 @@ tight bounds; the others to loose ones at single pixels and tight ones on the me
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,13 @@ def state() -> dict[str, Any]:
     state["value_encoder.conv1.weight"][:, 3:5] *= 10
     state["decoder.pred.weight"] *= 2
     return state
+
+
+@cache
+def recorded_network() -> Any:
+    """The network whose outputs were recorded."""
+    from vos_deploy.models import create, load_weights
+
+    network = create("stcn")
+    load_weights(network, state(), "the recorded state")
+    return network

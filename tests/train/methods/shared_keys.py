@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import Tensor
 
 from tests.support.golden import SHARED
@@ -30,7 +31,8 @@ NARROW = {
     ],
 }
 IMAGENET = SHARED / "data/weights/resnet18_imagenet_bnfolded.safetensors"
-STAGES = ("0", "1", "2", "3")
+# The first on pictures and the last on videos run by default.
+STAGES = ["0", *(pytest.param(stage, marks=pytest.mark.slow) for stage in "12"), "3"]
 
 
 def narrow(method: str) -> list[str]:

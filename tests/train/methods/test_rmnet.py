@@ -176,7 +176,7 @@ def stage_arguments(stage: str, stills: list[Path], davis: Path) -> list[str]:
     return [*arguments, *(["--video-augmentation", "whole"] if stage == "flow" else [])]
 
 
-STAGES = ["pretrain", "finetune", "flow"]
+STAGES = [pytest.param("pretrain", marks=pytest.mark.slow), "finetune", "flow"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

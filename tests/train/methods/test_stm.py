@@ -137,7 +137,11 @@ def falls(arguments: list[str], output: Path, fewest: float) -> None:
     assert sum(trace[-5:]) < fewest * sum(trace[:5])
 
 
-STAGES = ["mixed", "pretrain", "main", "retrain"]
+STAGES = [
+    "mixed",
+    *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("pretrain", "main")),
+    "retrain",
+]
 
 
 def arguments_of(stage: str, stills: list[Path], davis: Path) -> list[str]:
