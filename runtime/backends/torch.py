@@ -75,7 +75,7 @@ class TorchBackend(Backend):
         return TorchArray(self._torch.empty(shape, dtype=same, device=self._place), kind)
 
     def upload(self, source: NDArray[Any], target: Array) -> None:
-        _tensor(target).copy_(self._torch.from_numpy(np.require(source, requirements="CW")))
+        _tensor(target).copy_(self._torch.from_numpy(np.require(source, requirements=("C", "W"))))
 
     def download(self, source: Array) -> NDArray[Any]:
         return _tensor(source).cpu().numpy().copy()
