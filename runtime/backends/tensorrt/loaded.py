@@ -71,7 +71,8 @@ class LoadedEngines:
         if self.cache is None:
             return self.module.ExecutionContextAllocationStrategy.USER_MANAGED
         with self._lock:
-            return self.cache.settings(engine)
+            shared: trt.IRuntimeConfig = self.cache.settings(engine)
+        return shared
 
     def _engine(self, graph: str) -> trt.ICudaEngine:
         assert self._runtime is not None
