@@ -69,10 +69,11 @@ class LoadedEngines:
     ) -> trt.ExecutionContextAllocationStrategy | trt.IRuntimeConfig:
         """How contexts of an engine run."""
         if self.cache is None:
-            return self.module.ExecutionContextAllocationStrategy.USER_MANAGED
+            strategies: type[trt.ExecutionContextAllocationStrategy]
+            strategies = self.module.ExecutionContextAllocationStrategy
+            return strategies.USER_MANAGED
         with self._lock:
-            shared: trt.IRuntimeConfig = self.cache.settings(engine)
-        return shared
+            return self.cache.settings(engine)
 
     def _engine(self, graph: str) -> trt.ICudaEngine:
         assert self._runtime is not None
