@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, jf, loops, memory, parity, prompts
+from . import fps, jf, loops, memory, parity, prompts, streams
 from .gpu import command as gpu
 
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory,
     "prompts": prompts,
     "loops": loops,
+    "streams": streams,
     "gpu": gpu,
 }
 

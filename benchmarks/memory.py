@@ -9,6 +9,7 @@ from vos_deploy.arguments import positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.frames import Size
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
 
@@ -42,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     report.keep_inputs(args.output, ("memory.csv", "memory.json"), {"--model": model})
     bundle = Bundle.load(model)
     options = segmenter_options(args)
-    options["size"] = options["size"] or bundle.size or DEFAULT_SIZE
-    if not isinstance(options["size"], tuple):
-        raise InputError("--size takes HEIGHTxWIDTH here, such as 240x432")
+    options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
     with Segmenter(bundle.path, **options) as segmenter:
         rows = follow(segmenter, options["size"], args.objects, args.frames)
         held = str(segmenter.memory)
@@ -66,6 +65,13 @@ def run(args: argparse.Namespace) -> int:
         print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
         print(report.listing(facts))
     return 0 if growth <= FLAT else 1
+
+
+def whole_size(size: int | Size) -> Size:
+    """The size that frames are made of. Raises InputError for a shorter side alone."""
+    if not isinstance(size, tuple):
+        raise InputError("--size takes HEIGHTxWIDTH here, such as 240x432")
+    return size
 
 
 def follow(

@@ -20,22 +20,32 @@ SPECKS = 8
 
 
 def check_drawn(
-    mask: NDArray[Any],
-    size: Size,
+    mask: NDArray[Any] | None,
     objects: Iterable[int] | None,
+    size: Size,
     followed: Collection[int],
     max_objects: int | None,
-) -> tuple[NDArray[np.uint8], list[int]]:
-    """The mask as uint8 [H, W] and the ids in it that count.
+    *,
+    first: bool,
+) -> tuple[NDArray[np.uint8], list[int]] | None:
+    """The mask as uint8 [H, W] and the ids in it that count; None without a mask.
 
     Args:
         mask: integer [H, W], of the size of the frame.
         objects: the ids that count; None for all in the mask.
+        size: (H, W) of the frame.
         followed: the ids that are followed already.
         max_objects: what the model takes; None for no limit.
+        first: whether this is the first frame, which needs a mask.
 
     Raises InputError for anything else.
     """
+    if mask is None:
+        if first:
+            raise InputError("the first frame needs a mask: call step(frame, mask)")
+        if objects is not None:
+            raise InputError("`objects` was given without a mask")
+        return None
     checked = check_mask(mask, size)
     present = object_ids(checked)
     counting = present if objects is None else list(dict.fromkeys(objects))

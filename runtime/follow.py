@@ -84,6 +84,7 @@ class Follower:
         limit: int | None = None,
         *,
         before: Callable[[Segmenter, int], None] | None = None,
+        start: int = 0,
     ) -> None:
         """
         Args:
@@ -91,9 +92,10 @@ class Follower:
             limit: how many frames to follow at most.
             before: called with the segmenter and the number of each frame before it is followed: it
                 may remove, pause and resume objects.
+            start: how many frames were followed before, by a segmenter whose state this one has.
         """
         self.segmenter, self.source, self.masks = segmenter, source, masks
-        self.frames = 0
+        self.frames = start
         self.times = StageTimes()
         self.sightings = Sightings()
         self._live = LiveTimes(source)
@@ -116,8 +118,11 @@ class Follower:
     def __iter__(self) -> Iterator[Followed]:
         segmenter, source = self.segmenter, self.source
         marked = False
-        self._started = asked = perf_counter()
-        for frame in islice(source, self._limit):
+        self._started = perf_counter()
+        for index, _ in enumerate(islice(source, self.frames)):
+            self.masks.of(index)  # which remembers what it was asked for
+        asked = perf_counter()
+        for frame in source if self._limit is None else islice(source, self._limit - self.frames):
             index, time, captured = source.index, source.time, source.captured
             name = source.name(index)
             decoded = perf_counter()

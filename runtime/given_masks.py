@@ -37,7 +37,12 @@ class GivenMasks:
     """
 
     def __init__(
-        self, path: str | Path, *, binary: bool = False, objects: Sequence[int] | None = None
+        self,
+        path: str | Path,
+        *,
+        binary: bool = False,
+        objects: Sequence[int] | None = None,
+        first_only: bool = False,
     ) -> None:
         """Find the files.
 
@@ -45,6 +50,7 @@ class GivenMasks:
             path: a picture, for the first frame; or a folder of PNGs.
             binary: as for `read_mask`.
             objects: the only ids that count; None for all.
+            first_only: an object counts in the first of its masks alone, as data sets have it.
 
         Raises:
             InputError: there is no mask there.
@@ -53,6 +59,7 @@ class GivenMasks:
         self.kinds: dict[str, int] = {}
         self.path, self._binary, self._objects = Path(path), binary, objects
         self._followed = False
+        self._first_only, self._shown = first_only, set[int]()
         self.files = entries(path, {".png"}) if self.path.is_dir() else [self.path]
         if not self.files:
             raise InputError(f"found no PNG in {path}: expected masks named like the frames")
@@ -123,6 +130,9 @@ class GivenMasks:
                 "give --binary-mask"
             )
         wanted = [i for i in present if self._objects is None or i in self._objects]
+        if self._first_only:
+            wanted = [i for i in wanted if i not in self._shown]
+            self._shown.update(wanted)
         last = index == self.frames[-1]
         if not wanted and not self._followed:
             if last:

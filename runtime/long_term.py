@@ -4,7 +4,7 @@ spans a video of any length (Cheng and Schwing, "XMem", ECCV 2022, section 3.3).
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,11 @@ class LongTermMemory:
     there is no room for prototypes, those that were read least make some.
     """
 
+    state: ClassVar[tuple[str, ...]] = (
+        *("prototypes", "frames", "keys", "values"),
+        *("usage", "next_usage", "life", "selections"),
+    )
+
     def __init__(
         self,
         backend: Backend,
@@ -100,6 +105,11 @@ class LongTermMemory:
         """Where a read writes `usage` with itself in it; taken over by `count`."""
         view: Array = self._next_usage[self._held]
         return view
+
+    @property
+    def life(self) -> NDArray[np.float32]:
+        """float32 [tokens], on the host: in how many reads each token took part."""
+        return self._life[self._held]
 
     @property
     def selections(self) -> Array:

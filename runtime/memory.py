@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -87,6 +87,11 @@ class MemoryBank:
     With room for a single frame the bank holds the frame written last; see `keeps_only_first`.
     """
 
+    state: ClassVar[tuple[str, ...]] = (
+        *("room", "frames", "order", "_cursor", "times", "_commits"),
+        *("keys", "values", "reads"),
+    )
+
     def __init__(
         self,
         backend: Backend,
@@ -119,6 +124,18 @@ class MemoryBank:
             self._life = np.zeros(room, np.int64)  # reads since the frame of an entry came
 
     @property
+    def room(self) -> int:
+        """How many frames the buffers have room for."""
+        return self._keys.shape[0]
+
+    @room.setter
+    def room(self, frames: int) -> None:
+        while self.capacity is None and self.room < frames:
+            self._grow()
+        if self.room != frames:
+            raise ValueError(f"a bank with room for {self.room} frames, and not {frames}")
+
+    @property
     def keys(self) -> Array:
         """Keys of the frames held, [frames * hw, Ck]: a view."""
         return _tokens(self._keys, self.frames)
@@ -127,6 +144,27 @@ class MemoryBank:
     def values(self) -> Array:
         """Values of the frames held, [frames * hw, Cv]: a view."""
         return _tokens(self._values, self.frames)
+
+    @property
+    def times(self) -> list[int]:
+        """Of each committed frame its entry, and how many came before it; one after the other."""
+        return [number for pair in self._times.items() for number in pair]
+
+    @times.setter
+    def times(self, numbers: list[int]) -> None:
+        self._times = dict(zip(numbers[::2], numbers[1::2], strict=True))
+
+    @property
+    def reads(self) -> list[Any]:
+        """`usage`, `next_usage` and, by frame, reads since it came; empty where none count."""
+        return [self.usage, self.next_usage, self._life[: self.frames]] if self.counts else []
+
+    @reads.setter
+    def reads(self, saved: list[NDArray[Any]]) -> None:
+        if self.counts:
+            usage, next_usage, self._life[: self.frames] = saved
+            self._backend.upload(usage, self.usage)
+            self._backend.upload(next_usage, self.next_usage)
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
-from vos_deploy.frames import Size
+from vos_deploy.frames import Size, working_size
 
 from .backends import Array, Backend
 from .backends.device import Allocation, DeviceArray
@@ -27,7 +27,8 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
 def parse_bytes(size: int | str) -> int:
     """`2GiB`, `500 MB` or a number of bytes. Raises InputError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
-    if match is None or match[2] not in UNITS or isinstance(size, bool):
+    plain = isinstance(size, int | str) and not isinstance(size, bool)
+    if match is None or match[2] not in UNITS or not plain:
         raise InputError(f'memory_limit must be bytes or a size such as "2GiB", got {size!r}')
     return int(float(match[1]) * UNITS[match[2]])
 
@@ -59,11 +60,14 @@ class MemoryLimit:
             with self._lock:
                 self._fitting(None, settings, settings.size, 1)
 
-    def reserve(self, stream: object, settings: Settings, size: Size, objects: int) -> None:
-        """Hold what a stream needs for so many objects at a working size, instead of what it held
+    def reserve(self, stream: object, settings: Settings, frame: Size, objects: int) -> None:
+        """Hold what a stream needs for so many objects in frames of a size, instead of what it held
         before. Raises InputError if that is not left; then it holds what it did."""
+        if self.limit is None:
+            return
         with self._lock:
-            self._held[stream] = self._fitting(stream, settings, size, objects)
+            working = working_size(frame, settings.size)
+            self._held[stream] = self._fitting(stream, settings, working, objects)
 
     def release(self, stream: object) -> None:
         """The stream holds nothing any more."""

@@ -82,6 +82,12 @@ class Model:
             **options,
         )
 
+    def load(self, path: str | os.PathLike[str], **options: Any) -> Segmenter:
+        """The segmenter that was saved to a file; options and errors as of `Segmenter.load`."""
+        from .segmenter import Segmenter
+
+        return Segmenter.load(path, self, **options)
+
     def lend(self) -> backends.Backend:
         """What a new segmenter runs on, for the thread that calls."""
         with self._lock:

@@ -1,6 +1,7 @@
 """Public object ids and the tensor slots they live in, which are never the same thing."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ class ObjectManager:
 
     Slot 0 is the background. Removing an object moves the slots behind it one down.
     """
+
+    state: ClassVar[tuple[str, ...]] = ("ids",)
 
     def __init__(self) -> None:
         self.ids: list[int] = []

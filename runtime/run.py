@@ -26,6 +26,7 @@ from vos_deploy.results import keep_apart
 from vos_deploy.video import DECODERS, open_source
 
 from .arguments import add_segmenter_arguments, segmenter_options
+from .batch.command import add_batch_arguments, run_batch
 from .changes import Changes, pause, removal
 from .follow import Follower
 from .given import Given
@@ -45,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     setup_logging()
+    if args.videos is not None:
+        return run_batch(args)
+    if args.video is None:
+        raise InputError("give a --video, or --videos for many")
     if args.save_frame is not None:
         return _save_frame(args)
     masks = Given(_masks(args), given_prompts(args))
@@ -137,11 +142,12 @@ def _follow(follower: Follower, files: RunFiles, masks: Given, output: Path) -> 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "vos-deploy-run",
-        "--video VIDEO [--mask MASK | --box X,Y,W,H] [options]",
+        "--video VIDEO [--mask MASK | --box X,Y,W,H] [options], or --videos FOLDER [options]",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "
         "indexed PNG per frame and a video with the objects painted in.",
         "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/\n"
-        "  vos-deploy-run --video in.mp4 --box 1=120,80,200,160 --box 2=400,90,60,150",
+        "  vos-deploy-run --video in.mp4 --box 1=120,80,200,160 --box 2=400,90,60,150\n"
+        "  vos-deploy-run --model stm/ --videos folder/ --workers 4 --output out/",
     )
     add = parser.add_argument
     add(
@@ -153,7 +159,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--video",
-        required=True,
         help="video file, folder of images, camera number, or rtsp:// or http:// address",
     )
     add(
@@ -210,5 +215,6 @@ def parser() -> argparse.ArgumentParser:
     add("--audio", action="store_true", help="keep the sound of the video in the overlay")
     add("--frames", type=positive, metavar="N", help="stop after N frames")
     add("--json", action="store_true", help="print the summary as JSON")
+    add_batch_arguments(parser)
     add_segmenter_arguments(parser)
     return parser

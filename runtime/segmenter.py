@@ -1,7 +1,7 @@
 """The loop: frames and masks in, object ids out. Knows no method."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size, check_frame, working_size
 from vos_deploy.prompts import Prompt, mask_of
@@ -23,10 +24,11 @@ from .memory_cap import planned
 from .model import Model, load
 from .objects import ObjectManager
 from .parked import ParkedObjects
+from .saving import Saved
 from .settings import Settings
 
 
-class Segmenter(FollowedObjects):
+class Segmenter(FollowedObjects, Saved):
     """Follows marked objects through a video, frame by frame.
 
         segmenter = vos_deploy.Segmenter("stm/")
@@ -41,7 +43,7 @@ class Segmenter(FollowedObjects):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Model | None = None,
+        model: str | os.PathLike[str] | Bundle | Model | None = None,
         *,
         device: str | backends.BackendMaker = "auto",
         memory_every: int | None = None,
@@ -143,9 +145,7 @@ class Segmenter(FollowedObjects):
                 raise InputError("give a mask or prompts in a step, not both")
             mask = mask_of(frame, prompts, self._known(size))
         drawn = self._check_drawn(size, mask, objects)
-        if drawn is not None:
-            self._reserve(size, {*self._objects.ids, *self._parked.ids, *drawn[1]})
-        geometry, tracker = self._start(frame)
+        geometry, tracker = self._start(size)
         if drawn is not None:
             self._check_visible(geometry, *drawn)
             self._parked.resume(set(drawn[1]) & set(self._parked.ids))
@@ -185,7 +185,6 @@ class Segmenter(FollowedObjects):
         drawn = self._check_drawn(geometry.frame, mask, objects)
         assert drawn is not None
         self._parked.check_markable(drawn[1])
-        self._reserve(geometry.frame, {*self._objects.ids, *self._parked.ids, *drawn[1]})
         self._check_visible(geometry, *drawn)
         self._annotate(geometry, tracker, *drawn)
         return self._labels(geometry, tracker)
@@ -221,11 +220,8 @@ class Segmenter(FollowedObjects):
 
     @property
     def memory(self) -> MemoryState:
-        """What the memory banks of all objects hold together.
-
-        The frame in which an object is first marked counts, though it is memorised no sooner than
-        the next frame needs it.
-        """
+        """What the memory banks of all objects hold together. The frame in which an object is
+        marked counts, though it is memorised no sooner than the next one needs it."""
         if self._tracker is None:
             return MemoryState.of([], self._settings.policy)
         state = self._parked.counted(self._tracker.memory)
@@ -240,7 +236,7 @@ class Segmenter(FollowedObjects):
 
     @property
     def statistics(self) -> dict[str, float]:
-        """What the method counts about the video so far, by name, such as "reuse rate"."""
+        """What the method counts so far, by name, such as "reuse rate"."""
         return {} if self._tracker is None else self._tracker.statistics
 
     def close(self) -> None:
@@ -262,14 +258,13 @@ class Segmenter(FollowedObjects):
     def _check_drawn(
         self, size: Size, mask: NDArray[Any] | None, objects: Iterable[int] | None
     ) -> tuple[NDArray[np.uint8], list[int]] | None:
-        """The mask as uint8 [H, W] and the ids in it that count; None without a mask."""
-        if mask is not None:
-            return check_drawn(mask, size, objects, self._objects.ids, self.bundle.max_objects)
-        if self._geometry is None:
-            raise InputError("the first frame needs a mask: call step(frame, mask)")
-        if objects is not None:
-            raise InputError("`objects` was given without a mask")
-        return None
+        """What is drawn and which ids count, if there is a mask; and whether there is room."""
+        known, most = self._objects.ids, self.bundle.max_objects
+        drawn = check_drawn(mask, objects, size, known, most, first=self._geometry is None)
+        if drawn is not None:
+            count = len({*known, *self._parked.ids, *drawn[1]})
+            self._model.memory.reserve(self, self._settings, size, count)
+        return drawn
 
     def _check_visible(
         self, geometry: Geometry, mask: NDArray[np.uint8], ids: Sequence[int]
@@ -288,15 +283,8 @@ class Segmenter(FollowedObjects):
             return None
         return self._labels(geometry, tracker)
 
-    def _reserve(self, size: Size, ids: Collection[int]) -> None:
-        """Raise InputError if the model has no room for a state with so many objects."""
-        if self._model.memory.limit is not None:
-            working = working_size(size, self._settings.size)
-            self._model.memory.reserve(self, self._settings, working, len(ids))
-
-    def _start(self, frame: NDArray[np.uint8]) -> tuple[Geometry, trackers.Tracker]:
-        """Geometry and tracker of the video, made by its first frame."""
-        size = frame.shape[0], frame.shape[1]
+    def _start(self, size: Size) -> tuple[Geometry, trackers.Tracker]:
+        """Geometry and tracker of the video, made by the size (H, W) of its first frame."""
         if self._geometry is None or self._tracker is None:
             geometry = Geometry(size, self._settings.size)
             self._tracker = self._settings.tracker(self._backend, geometry.working)

@@ -73,6 +73,9 @@ COMMANDS = {
     "prompts": benchmark(
         "prompts", reads={"--davis": "tree"}, writes=("prompts.csv", "prompts.json")
     ),
+    "streams": benchmark(
+        "streams", reads={"--model": "folder"}, writes=("streams.csv", "streams.json")
+    ),
     "parity": benchmark(
         "parity",
         reads={

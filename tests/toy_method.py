@@ -135,6 +135,7 @@ class ToyTracker(Tracker):
     grows = False
     option_type = ToyOptions
     options: ToyOptions
+    state = (*Tracker.state, "means", "memorized")
 
     def __init__(
         self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: ToyOptions

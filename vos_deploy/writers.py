@@ -48,6 +48,7 @@ class _BackgroundWriter(ABC, Generic[Item]):
         self._error: Exception | None = None
         self._closed = False
         self._done = False
+        self._submitted = self._consumed = 0
         threading.Thread(target=self._run, name="write", daemon=True).start()
 
     @abstractmethod
@@ -68,6 +69,17 @@ class _BackgroundWriter(ABC, Generic[Item]):
         except KeyboardInterrupt:
             self._wait()  # the few items left are quickly written; without them a file is lost
             raise
+        if self._error is not None:
+            raise self._error
+
+    def flush(self) -> None:
+        """Wait until all that was given so far is written.
+
+        Raises:
+            VosDeployError: something could not be written.
+        """
+        while self._consumed < self._submitted and not self._done and self._error is None:
+            time.sleep(POLL_SECONDS)
         if self._error is not None:
             raise self._error
 
@@ -99,6 +111,7 @@ class _BackgroundWriter(ABC, Generic[Item]):
             raise self._error
         if self._closed:
             raise RuntimeError("this writer is closed")
+        self._submitted += 1
         self._queue.put(item)
 
     def _run(self) -> None:
@@ -116,6 +129,7 @@ class _BackgroundWriter(ABC, Generic[Item]):
     def _items(self) -> Iterator[Item]:
         while (item := self._queue.get()) is not None:
             yield item
+            self._consumed += 1  # who asks for the next one is done with this one
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Tracker(ABC):
     policies: who may make room in a full memory, of `eviction.POLICIES`; none where that is fixed.
     settings: the authors' presets by name, for a data set each: values of options and
         `memory_every`.
+    state: the attributes that later steps depend on; see `runtime/state.py`.
     """
 
     graphs: ClassVar[tuple[str, ...]]
@@ -41,6 +42,10 @@ class Tracker(ABC):
     memorizes_all: ClassVar[bool] = False
     policies: ClassVar[tuple[str, ...]] = (OLDEST, STRIDE)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    state: ClassVar[tuple[str, ...]] = (
+        *("frame", "annotated", "new_objects"),
+        *("image", "labels", "probabilities"),
+    )
 
     def __init__(
         self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
@@ -95,6 +100,11 @@ class Tracker(ABC):
     @abstractmethod
     def memory(self) -> MemoryState:
         """What is held of past frames, all objects together."""
+
+    @property
+    def batches(self) -> list[int]:
+        """How many objects were marked at a time, as far as that matters to what is held."""
+        return [self.num_objects] if self.num_objects else []
 
     @property
     def host_bytes(self) -> int:
@@ -210,6 +220,13 @@ class Tracker(ABC):
         for slot in slots:
             self.annotated[slot - 1] = True
         self._replace(self._embed(probabilities))
+
+    def rebuild(self, batches: Iterable[int]) -> None:
+        """Follow objects that were marked in such batches, of which nothing is known yet."""
+        for count in batches:
+            first, last = self.num_objects + 1, self.num_objects + count
+            blank_map = np.zeros((1 + last, *self.size), np.float32)
+            self.annotate(blank_map, range(first, last + 1))
 
     def _embed(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """The estimate [1 + K, H, W] of an annotated frame as `probabilities` holds it."""

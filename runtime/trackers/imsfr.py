@@ -25,8 +25,19 @@ class Sampler(Protocol):
 class RandomSampler:
     """Uniform, without replacement; the same draws for the same seed on every machine."""
 
+    state: ClassVar[tuple[str, ...]] = ("drawn",)
+
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+
+    @property
+    def drawn(self) -> list[int]:
+        """Where the generator is: the words of its state."""
+        return list(self._random.getstate()[1])
+
+    @drawn.setter
+    def drawn(self, words: list[int]) -> None:
+        self._random.setstate((self._random.VERSION, tuple(words), None))
 
     def __call__(self, frames: int, count: int) -> Sequence[int]:
         return self._random.sample(range(frames), count)
@@ -86,6 +97,8 @@ class SampledMemory:
     latest_value: [hw, G * Cv].
     """
 
+    state: ClassVar[tuple[str, ...]] = ("bank", "latest_value")
+
     def __init__(
         self, backend: Backend, bank: MemoryBank, latest_shape: tuple[int, int], dtype: DTypeLike
     ) -> None:
@@ -132,6 +145,7 @@ class IMSFR(SharedKeys[SampledMemory]):
     """
 
     graphs = ("encoder", "memorize", "memory_read", "frame_read", "decoder")
+    state = (*SharedKeys.state, "sampler")
     option_type = IMSFROptions
     options: IMSFROptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -33,6 +33,7 @@ class OwnKeys(Tracker, Generic[B]):
     """
 
     memorizes_all = True
+    state = ("rows", "banks", *Tracker.state)
     extra_outputs: ClassVar[tuple[str, ...]] = ()  # of `memorize`, beside key and value
 
     def __init__(
@@ -62,6 +63,17 @@ class OwnKeys(Tracker, Generic[B]):
     @abstractmethod
     def new_bank(self) -> B:
         """An empty bank for one more row."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.banks)
+
+    @rows.setter
+    def rows(self, count: int) -> None:
+        if count != self.rows:
+            self.banks = [self.new_bank() for _ in range(count)]
+            self.allocate()
 
     @property
     def memory(self) -> MemoryState:

@@ -84,6 +84,8 @@ class RecurrentMemory:
     embedding while the old one is being read.
     """
 
+    state: ClassVar[tuple[str, ...]] = ("_written", "held_keys", "held_values")
+
     def __init__(
         self,
         backend: Backend,
@@ -114,6 +116,18 @@ class RecurrentMemory:
     def values(self) -> Array:
         """What is read of the values, [tokens, G * Cv]: a view."""
         return self._tokens(self._values)
+
+    @property
+    def held_keys(self) -> Array:
+        """The keys of all entries, once there are any, [entries, hw, Ck]: a view."""
+        view: Array = self._keys[: self._filled]
+        return view
+
+    @property
+    def held_values(self) -> Array:
+        """The values of the same, [entries, hw, G * Cv]."""
+        view: Array = self._values[: self._filled]
+        return view
 
     @property
     def frames(self) -> int:
@@ -178,6 +192,10 @@ class RecurrentMemory:
             },
             {"key": key[0], "value": value[0].reshape((value.shape[1], *columns))},
         )
+
+    @property
+    def _filled(self) -> int:
+        return len(self._layout.entries) if self._written else 0
 
     def _entry(self, index: int) -> tuple[Array, Array]:
         entry = slice(index, index + 1)

@@ -41,6 +41,8 @@ class Group(Generic[M]):
     indices: the same on the device, int64 [G].
     """
 
+    state: ClassVar[tuple[str, ...]] = ("start", "memory")
+
     start: int
     objects: int
     memory: M
@@ -59,6 +61,8 @@ class SharedKeys(Tracker, Generic[M]):
     """
 
     graphs: ClassVar[tuple[str, ...]] = ("encoder", "memorize", "memory_read", "decoder")
+    # The features are computed anew where they are needed.
+    state = (*Tracker.state, "_memorized", "due", "groups")
 
     def __init__(
         self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
@@ -82,6 +86,10 @@ class SharedKeys(Tracker, Generic[M]):
     @property
     def map_size(self) -> tuple[int, int]:
         return padded_size(self.size)
+
+    @property
+    def batches(self) -> list[int]:
+        return [group.objects for group in self.groups]
 
     @property
     def separate(self) -> bool:

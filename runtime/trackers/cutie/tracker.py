@@ -28,6 +28,7 @@ class Cutie(AnisotropicKeys):
 
     graphs = (*AnisotropicKeys.graphs, "object_read", "sensory_update")
     option_type = CutieOptions
+    state = (*AnisotropicKeys.state, "segmented", "sensory", "object_memory", "seen")
     options: CutieOptions
     settings: ClassVar = SETTINGS
 

@@ -3,7 +3,6 @@ Video Object Segmentation (Park et al., CVPR 2021)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -18,32 +17,15 @@ from vos_deploy.padding import grid_size
 from ...backends import Array, Backend
 from ...memory import MemoryPolicy, MemoryState
 from ..base import Tracker
+from .followed import Followed
 from .options import GFRTMOptions
 from .target import FAST, SLOW, TargetModel, initial_weights
 from .target.augment import PAINTED, augment
 from .target.samples import nbytes_of
+from .target.stencil import Float
 
 # The logit of an object that has no pixel to be learned from: it is nowhere.
 NOWHERE = -100.0
-
-
-@dataclass(eq=False)
-class Followed:
-    """What is held of an object: arrays on the device, and its target model on the host.
-
-    score, deep: of the last computed frame; what reusing starts from. projected: its features, to
-    be learned from if `computed` says that it was the last frame. evaluations: frames scored.
-    """
-
-    template: Array
-    score: Array
-    deep: Array
-    project: Array
-    kernel: Array
-    projected: Array
-    target: TargetModel | None = None
-    computed: bool = False
-    evaluations: int = 0
 
 
 class GFRTM(Tracker):
@@ -71,6 +53,7 @@ class GFRTM(Tracker):
     grows = False
     policies = ()
     option_type = GFRTMOptions
+    state = (*Tracker.state, "objects", "_reused", "_segmented")
     options: GFRTMOptions
 
     def __init__(
@@ -148,6 +131,9 @@ class GFRTM(Tracker):
                 project=self.backend.empty((middle, channels), np.float32),
                 kernel=self.backend.empty((9, middle), np.float32),
                 projected=projected,
+                new_target=lambda: self._target(
+                    (np.zeros((middle, channels)), np.zeros((9, middle)))
+                ),
             )
         )
 
@@ -245,9 +231,7 @@ class GFRTM(Tracker):
         channels, middle = followed.project.shape[1], followed.project.shape[0]
         slot = self.objects.index(followed) + 1
         with self._timed("fit"):
-            target = TargetModel(
-                self.draw_weights(slot, channels, middle), self.grid, self._capacity, self._schedule
-            )
+            target = self._target(self.draw_weights(slot, channels, middle))
             target.learn([self._features(), *features], [mask, *labels])
         followed.target, followed.evaluations = target, 1
         self.backend.upload(target.project.astype(np.float32), followed.project)
@@ -255,6 +239,9 @@ class GFRTM(Tracker):
         self.backend.upload(nearest(mask, self._grid_8), self._mask_8)
         inputs = {"layer3": self._shallow["layer3"], "mask": self._mask_8}
         self.backend.run("template", inputs, {"template": followed.template})
+
+    def _target(self, weights: tuple[Float, Float]) -> TargetModel:
+        return TargetModel(weights, self.grid, self._capacity, self._schedule)
 
     def _correct(self, followed: Followed, mask: NDArray[np.bool_]) -> None:
         """Learn from a mask that was drawn later."""

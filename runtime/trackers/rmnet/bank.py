@@ -14,6 +14,8 @@ WORTHWHILE = 0.75
 class RegionalBank(MemoryBank):
     """A memory bank that knows which tokens of its frames lie inside the object's boxes."""
 
+    state = (*MemoryBank.state, "marks")
+
     def __init__(self, *arguments: Any) -> None:
         """As `MemoryBank`."""
         super().__init__(*arguments)
@@ -22,6 +24,15 @@ class RegionalBank(MemoryBank):
     def mark(self, inside: Indices) -> None:
         """The tokens inside the box of the frame written last, before it is committed."""
         self._inside[self._cursor] = inside + np.int32(self._cursor * self._keys.shape[1])
+
+    @property
+    def marks(self) -> list[Indices]:
+        """The tokens that were marked, by entry; none where nothing asks for them."""
+        return [self._inside[entry] for entry in range(len(self._inside))]
+
+    @marks.setter
+    def marks(self, inside: list[Indices]) -> None:
+        self._inside = dict(enumerate(inside))
 
     @property
     def inside(self) -> Indices:

@@ -19,6 +19,8 @@ class Mirrored(RMNet):
     mirror: the second one. It takes its flow from the first.
     """
 
+    state = (*RMNet.state, "mirror")
+
     def __init__(
         self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: RMNetOptions
     ) -> None:

@@ -85,6 +85,7 @@ class RMNet(OwnKeys[RegionalBank]):
     )
     option_type = RMNetOptions
     extra_outputs = ("memory_boxes",)
+    state = (*OwnKeys.state, "seen", "present")
     options: RMNetOptions
 
     def __init__(
@@ -145,7 +146,8 @@ class RMNet(OwnKeys[RegionalBank]):
         return self.backend.download(self.probabilities[: 1 + self.num_objects])
 
     def _replace(self, probabilities: NDArray[np.float32]) -> None:
-        absent = len(self.banks) - self.num_objects
+        # Those that are left when objects went have the planes of who has not appeared.
+        absent = 1 + len(self.banks) - len(probabilities)
         super()._replace(np.pad(probabilities, ((0, absent), (0, 0), (0, 0))))
         present = np.arange(len(self.banks)) < self.num_objects
         self.backend.upload(present.astype(np.float32), self.present)

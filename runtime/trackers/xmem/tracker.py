@@ -36,6 +36,7 @@ class XMem(AnisotropicKeys):
     """
 
     option_type = XMemOptions
+    state = (*AnisotropicKeys.state, "_deep", "_segmented", "hidden", "next_hidden")
     options: XMemOptions
     settings: ClassVar = SETTINGS
 

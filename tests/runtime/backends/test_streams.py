@@ -79,3 +79,20 @@ def test_onnx_runtime_has_sessions_for_every_stream(make_model):
         for segmenter in (first, second):
             for a, b in zip(follow(segmenter), expected(folder), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_is_saved_from_one_stream_and_loaded_to_another(make_plan, machine, tmp_path):
+    def play(segmenter: Segmenter, start: int, stop: int) -> list[np.ndarray]:
+        clip = list(zip(range(stop), frames((1, 2)), strict=False))[start:]
+        return [segmenter.step(f, mask if t in (0, 4) else None) for t, (f, mask) in clip]
+
+    with (
+        Model(make_plan(), device=machine.backend) as model,
+        model.segmenter(memory_every=2) as first,
+    ):
+        play(first, 0, 9)
+        first.save(tmp_path / "state")
+        expected = play(first, 9, 20)
+        with model.load(tmp_path / "state") as second:
+            for one, other in zip(play(second, 9, 20), expected, strict=True):
+                np.testing.assert_array_equal(one, other)

@@ -3,7 +3,7 @@ the deep features to 96 channels and a 3x3 kernel to a score, learned for each o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,8 @@ class TargetModel:
     samples: what the kernel is updated on, projected features [h * w, middle]. The projection
     stays as the first frame left it.
     """
+
+    state: ClassVar[tuple[str, ...]] = ("project", "kernel", "samples", "_optimizer")
 
     def __init__(
         self,

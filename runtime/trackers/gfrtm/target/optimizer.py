@@ -5,7 +5,7 @@ machine to machine and by several percent from the true one.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Optimizer:
     The regularisation of each parameter enters the loss squared. A direction is kept with the
     share `forget` of its length: at 0.9^750, as good as forgotten.
     """
+
+    state: ClassVar[tuple[str, ...]] = ("_direction", "_residual", "_rho")
 
     def __init__(
         self, regularization: Float, preconditioner: Float, forget: float = 0.9**750

@@ -1,6 +1,7 @@
 """The frames that a target model learns from, and the products that learning is made of."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ class Samples:
     [9, C], tap by tap in the order of `SHIFTS`.
     """
 
+    state: ClassVar[tuple[str, ...]] = ("count", "weights", "_last", "filled")
+
     def __init__(
         self, capacity: int, grid: tuple[int, int], channels: int, dtype: Any = np.float32
     ) -> None:
@@ -31,6 +34,11 @@ class Samples:
         self.weights = np.zeros(capacity)
         self.count = 0
         self._last: int | None = None
+
+    @property
+    def filled(self) -> "Filled":
+        """What the entries hold that are in use."""
+        return Filled(*(part[: self.count] for part in (self.features, self.maps, self.targets)))
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +91,17 @@ class Samples:
             change *= self.weights[chosen, None, None]
             result += spread(change).reshape(9, -1) @ features
         return result
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Views of samples, by entry."""
+
+    features: NDArray[Any]
+    maps: Float
+    targets: Float
+
+    state: ClassVar[tuple[str, ...]] = ("features", "maps", "targets")
 
 
 def nbytes_of(capacity: int, grid: tuple[int, int], channels: int) -> int:

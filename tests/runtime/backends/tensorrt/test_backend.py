@@ -271,7 +271,7 @@ class TestPlanThatDoesNotFit:
         text = "double (float[N, 4] x) => (float[M, 4] y) { y = Add(x, x) }"
         with machine.backend(plan_of(tmp_path, text, {})) as backend:
             x, y = (backend.empty((n, 4), np.float32) for n in (2, 3))
-            backend._log.take(1, "profile 0 has no such shape")
+            backend._loaded.log.take(1, "profile 0 has no such shape")
             with pytest.raises(ModelError, match=r"\[3, 4\] \(profile 0 has no such shape\)"):
                 backend.run("graph", {"x": x}, {"y": y})
 

@@ -1,0 +1,132 @@
+"""Streams: speed and resident memory of several videos at a time on one model."""
+
+import argparse
+import gc
+import statistics
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.arguments import positive
+from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
+from vos_deploy.runtime.memory_limit import state_bytes
+from vos_deploy.runtime.model import Model
+from vos_deploy.runtime.segmenter import Segmenter
+
+from . import conditions, report
+from .memory import DEFAULT_SIZE, resident, whole_size
+from .options import add_report_arguments
+from .scene import scene
+
+EXAMPLE = "python -m vos_deploy.benchmarks streams --model stm/ --streams 8 --threads 2"
+# Summed speed of all streams, of that of one.
+SHARE = 0.95
+
+Clip = list[NDArray[np.uint8]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="exported model (default: the bundled demo model)",
+    )
+    add("--streams", type=positive, default=8, metavar="N", help="videos at a time")
+    add("--frames", type=positive, default=160, metavar="N", help="frames of a round, in all")
+    add("--rounds", type=positive, default=5, metavar="N", help="rounds; the median counts")
+    add("--objects", type=positive, default=1, metavar="K", help="number of objects")
+    add_segmenter_arguments(parser)
+    add_report_arguments(parser, "streams.csv and streams.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    model = args.model or demonstration_model()
+    report.keep_inputs(args.output, ("streams.csv", "streams.json"), {"--model": model})
+    bundle = Bundle.load(model)
+    options = segmenter_options(args)
+    options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
+    own = {name: options[name] for name in options if name not in ("device", "threads")}
+    clip = [frame for frame, _ in islice(scene(options["size"], args.objects), 16)]
+    _, mask = next(scene(options["size"], args.objects))
+    with Model(bundle.path, device=options["device"], threads=options["threads"]) as shared:
+        first = started(shared, own, clip, mask)
+        one = resident()
+        needed = state_bytes(bundle, first._settings, options["size"], args.objects)
+        streams = [first, *(started(shared, own, clip, mask) for _ in range(args.streams - 1))]
+        speeds: dict[int, list[float]] = {1: [], args.streams: []}
+        with ThreadPoolExecutor(args.streams) as pool:
+            for _ in range(args.rounds):  # in turns, as the load of a machine changes
+                for count, found in speeds.items():
+                    found.append(speed(pool, streams[:count], clip, args.frames))
+        many = resident()
+        for segmenter in streams:
+            segmenter.close()
+    allowed = one + (args.streams - 1) * needed
+    single, summed = (statistics.median(found) for found in speeds.values())
+    rows = [
+        {"streams": 1, "frames/s": round(single, 2), "resident MiB": _mib(one)},
+        {"streams": args.streams, "frames/s": round(summed, 2), "resident MiB": _mib(many)},
+    ]
+    facts = {
+        **conditions.model(bundle, options),
+        "memory": conditions.memory(bundle, options),
+        "objects": args.objects,
+        "state of a stream, MiB": _mib(needed),
+        "one stream and the states of the others, MiB": _mib(allowed),
+        "summed speed": f"{summed / single:.1%} of one stream",
+        **conditions.machine(),
+    }
+    if args.output:
+        report.write_csv(args.output / "streams.csv", rows)
+        report.write_json(args.output / "streams.json", {"conditions": facts, "rows": rows})
+    if args.json:
+        print(report.to_json({"conditions": facts, "rows": rows}))
+    else:
+        print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
+        print(report.listing(facts))
+    return 0 if many <= allowed and summed >= SHARE * single else 1
+
+
+def started(
+    model: Model, options: dict[str, Any], clip: Clip, mask: NDArray[np.uint8]
+) -> Segmenter:
+    """A segmenter whose memory is full."""
+    segmenter = model.segmenter(**options)
+    segmenter.step(clip[0], mask)
+    before = -1
+    while segmenter.memory.frames > before:
+        before = segmenter.memory.frames
+        for frame in clip:
+            segmenter.step(frame)
+    return segmenter
+
+
+def speed(pool: ThreadPoolExecutor, streams: Sequence[Segmenter], clip: Clip, frames: int) -> float:
+    """Frames per second of all streams together, each in a thread of its own."""
+
+    def follow(segmenter: Segmenter) -> None:
+        for frame in _around(clip, frames // len(streams)):
+            segmenter.step(frame)
+
+    gc.collect()
+    begun = perf_counter()
+    list(pool.map(follow, streams))
+    return frames // len(streams) * len(streams) / (perf_counter() - begun)
+
+
+def _around(clip: Clip, count: int) -> Iterator[NDArray[np.uint8]]:
+    for index in range(count):
+        yield clip[index % len(clip)]
+
+
+def _mib(nbytes: int) -> float:
+    return round(nbytes / 2**20, 1)
