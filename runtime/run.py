@@ -32,6 +32,7 @@ from .follow import Follower
 from .given import Given
 from .given_masks import GivenMasks
 from .given_prompts import PointedAt, add_prompt_arguments, given_prompts, shown
+from .page import add_page_arguments, serve
 from .run_files import RunFiles
 from .segmenter import Segmenter
 
@@ -46,10 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     setup_logging()
+    if args.serve is not None:
+        return serve(args, lambda: Segmenter(args.model, **segmenter_options(args)))
     if args.videos is not None:
         return run_batch(args)
     if args.video is None:
-        raise InputError("give a --video, or --videos for many")
+        raise InputError("give a --video, --videos for many, or --serve a page to choose one")
     if args.save_frame is not None:
         return _save_frame(args)
     masks = Given(_masks(args), given_prompts(args))
@@ -211,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
         help="what decodes a stream: FFmpeg, or the video unit of an NVIDIA GPU by PyNvVideoCodec "
         "(extra nvdec; written from its documentation, never run)",
     )
+    add_page_arguments(parser)
     add("--fps", type=rate, metavar="R", help="frame rate of the overlay (default: as the video)")
     add("--audio", action="store_true", help="keep the sound of the video in the overlay")
     add("--frames", type=positive, metavar="N", help="stop after N frames")

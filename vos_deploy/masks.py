@@ -71,14 +71,20 @@ def write_mask(
     Raises:
         VosDeployError: the file cannot be written, or the disk is full.
     """
+    content = mask_png(labels)
+    if note is not None:
+        note(Path(path), content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def mask_png(labels: NDArray[np.uint8]) -> bytes:
+    """The bytes of an indexed PNG of uint8 [H, W] ids, in DAVIS colours."""
     image = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
     image.putpalette(PALETTE.tobytes())
     content = io.BytesIO()
     image.save(content, format="PNG")
-    if note is not None:
-        note(Path(path), content.getvalue())
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+    return content.getvalue()
 
 
 def check_mask(

@@ -45,7 +45,8 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         help="in place of --video: a folder of video files and folders of frames, each with its "
         "mask NAME.png or NAME_masks/ beside it or in the folder --mask; a DAVIS or YouTube-VOS "
         "folder; or a text file with a line VIDEO,MASK[,NAME] for each. Masks go to "
-        "OUTPUT/NAME/masks/, a report to OUTPUT/report.json; no overlay is made",
+        "OUTPUT/NAME/masks/, a report to OUTPUT/report.json; no overlay is made. With --serve the "
+        "folder whose videos the page may open",
     )
     add("--workers", type=positive, default=1, metavar="N", help="processes side by side")
     add(
