@@ -181,10 +181,18 @@ def check_budget(bundle: Bundle, policy: MemoryPolicy, budget: Budget | None) ->
         return
     height, width = grid_size(bundle.size)
     needed = budget.tokens + budget.working_frames * height * width
-    room = bundle.engine.profiles["memory_read_usage"]["memory_key"][2][0]
+    profiles = bundle.engine.profiles
+    room = profiles["memory_read_usage"]["memory_key"][2][0]
     if needed > room:
         raise InputError(
             f"{bundle.path} was built for {room} memory tokens, and {budget.tokens} prototypes and "
             f"{budget.working_frames} memory frames are {needed}; ask for fewer, or build it for "
             f"more: vos-deploy-build --range M={height * width},{needed // 2},{needed}"
+        )
+    made = profiles["consolidate"]["chosen"][2][0]
+    if budget.prototypes > made:
+        raise InputError(
+            f"{bundle.path} was built for {made} prototypes made at a time, got "
+            f"{budget.prototypes}; ask for fewer, or build it for more: vos-deploy-build --range "
+            f"P=1,{budget.prototypes},{budget.prototypes}"
         )

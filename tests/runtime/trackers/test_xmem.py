@@ -228,10 +228,15 @@ def test_options_that_do_not_go_together(
 
 def test_plan_without_room_for_the_prototypes(make: Make) -> None:
     bundle = Bundle.load(models.model("xmem"))
-    profile = {"memory_read_usage": {"memory_key": ((6, 17), (60, 17), (500, 17))}}
+    profile = {
+        "memory_read_usage": {"memory_key": ((6, 17), (60, 17), (500, 17))},
+        "consolidate": {"chosen": ((1,), (128,), (128,))},
+    }
     engine = Engines("tensorrt", "10.7", None, None, 4, 20, profile)  # type: ignore[arg-type]
     plan = replace(bundle, size=SIZE, engine=engine)
     policy = MemoryPolicy(5, 10)
     XMem.check(plan, policy, XMemOptions(long_term_tokens=440))
     with pytest.raises(InputError, match=r"500 memory tokens, .* --range M=6,250,501"):
         XMem.check(plan, policy, XMemOptions(long_term_tokens=441))
+    with pytest.raises(InputError, match=r"128 prototypes made at a time, got 129; .* P=1,129,129"):
+        XMem.check(plan, policy, XMemOptions(prototypes=129, long_term_tokens=440))
