@@ -31,4 +31,4 @@ $(VENV)/everything: $(VENV)/runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) build out *.egg-info
+	rm -rf $(VENV) build dist out *.egg-info

@@ -40,9 +40,12 @@ def find_results(clips: Sequence[Clip], folder: Path) -> dict[str, list[Path]]:
             if whole
             else "results lie in a folder per sequence, named like the annotations"
         )
+        others = [p for c in clips for p in entries(folder / c.name, {".jpg", ".jpeg"})]
+        if others:
+            cure = f"{others[0]} is a JPEG, which changes ids: save masks as PNG"
         raise InputError(
             f"expected {sum(len(c.scored) for c in clips)} result masks in {folder}, "
-            f"found {len(missing)} of them missing, the first {missing[0]}: {cure}"
+            f"{len(missing)} of them are missing, the first {missing[0]}: {cure}"
         )
     return {clip.name: [found[clip.name][path.stem] for path in clip.scored] for clip in clips}
 

@@ -246,8 +246,8 @@ def parser() -> argparse.ArgumentParser:
         "vos-deploy-build",
         "MODEL [options]",
         "Build TensorRT engines from a model folder, one per graph, into one .plan file. A "
-        "plan works for one frame size, and only with the GPU and the TensorRT version it "
-        "was built with.",
+        "plan works for one frame size, and only with the TensorRT version it was built with; "
+        "TensorRT's own, and not those for RTX, only on the GPU they were built on.",
         "vos-deploy-build stm/ --output stm.plan --size 480x854 --precision fp16",
     )
     add = parser.add_argument

@@ -19,6 +19,10 @@ logger = logging.getLogger(__name__)
 SHOWN = 5
 
 
+# A larger share of the frame is hardly an object, but the background of one.
+MOST = 0.9
+
+
 @dataclass(frozen=True)
 class GivenMask:
     """path; labels: uint8 [H, W]; objects: the ids in it that count, empty where it shows none
@@ -133,6 +137,11 @@ class GivenMasks:
         if self._first_only:
             wanted = [i for i in wanted if i not in self._shown]
             self._shown.update(wanted)
+        if self._binary and (filled := float((labels != 0).mean())) > MOST:
+            logger.warning(
+                "%s: the object fills %.0f %% of the frame; invert a mask that is black on white",
+                path, 100 * filled,
+            )  # fmt: skip
         last = index == self.frames[-1]
         if not wanted and not self._followed:
             if last:

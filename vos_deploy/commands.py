@@ -146,6 +146,10 @@ class Parser(argparse.ArgumentParser):
             # An abbreviation would change its meaning when an option is added.
             allow_abbrev=False,
         )
+        from . import __version__
+
+        version = f"vos_deploy {__version__}"
+        self.add_argument("--version", action="version", version=version, help="show the version")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but nothing is left over. Subcommands are parsed by this method, too."""

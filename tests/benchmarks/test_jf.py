@@ -95,7 +95,7 @@ def test_missing_results_are_counted(davis, results, capsys):
     argv = ["jf", "--davis", str(davis), "--results", str(results)]
     assert run_command(main, argv) == 2
     message = capsys.readouterr().err
-    assert "found 2 of them missing" in message
+    assert "2 of them are missing" in message
     assert f"the first {results / 'cat' / '00003.png'}" in message
 
 

@@ -81,13 +81,23 @@ def test_the_sequences_that_are_whole_are_named(davis, tmp_path):
     clips = clips_of(davis)
     folder = save_results(clips, tmp_path / "results")
     (folder / "cat" / "00002.png").unlink()
-    with pytest.raises(InputError, match=r"1 of them missing, .*00002.png: .* --sequences pair$"):
+    with pytest.raises(
+        InputError, match=r"1 of them are missing, .*2.png: .* --sequences pair$"
+    ):
         score_results(clips, folder)
     (folder / "pair" / "00003.png").unlink()
     with pytest.raises(InputError, match="results lie in a folder per sequence"):
         score_results(clips, folder)
     with pytest.raises(InputError, match="no folder of results"):
         score_results(clips, tmp_path / "nowhere")
+
+
+def test_masks_saved_as_jpeg_are_named(davis, tmp_path):
+    clips = clips_of(davis)
+    folder = save_results(clips, tmp_path / "results")
+    (folder / "cat" / "00002.png").rename(folder / "cat" / "00002.jpg")
+    with pytest.raises(InputError, match=r"00002.jpg is a JPEG, which changes ids: save .* PNG"):
+        score_results(clips, folder)
 
 
 def test_first_and_last_may_be_missing(davis, tmp_path):

@@ -107,6 +107,13 @@ def test_binary_mask(command, tmp_path):
     assert np.array_equal(written(tmp_path)[3], expected(3, (1,)))
 
 
+def test_binary_mask_that_is_black_on_white(command, tmp_path, capsys):
+    white = tmp_path / "white.png"
+    write_mask(white, np.where(expected(0, (1,)) > 0, 0, 255).astype(np.uint8))
+    assert command("--no-overlay", "--binary-mask", mask=white) == 0
+    assert "invert a mask that is black on white" in capsys.readouterr().err
+
+
 def test_folder_of_masks_adds_objects_on_the_way(command, tmp_path, capsys):
     folder = tmp_path / "given"
     write_mask(folder / "f0.png", expected(0, (1,)))

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import vos_deploy
 from vos_deploy.commands import Parser, progress, run_command, setup_logging
 from vos_deploy.errors import InputError, VosDeployError
 
@@ -115,6 +116,14 @@ def test_help_shows_defaults_that_mean_something_and_the_example(capsys):
     assert "[]" not in text
     assert text.startswith("usage: vos-deploy-x [options]\n")
     assert text.endswith("example:\n  vos-deploy-x --size 480\n")
+
+
+def test_version(capsys):
+    parser = Parser("vos-deploy-x", "[options]", "Does x.", "vos-deploy-x")
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"vos_deploy {vos_deploy.__version__}\n"
 
 
 @pytest.mark.parametrize(
