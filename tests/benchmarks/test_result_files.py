@@ -81,9 +81,7 @@ def test_the_sequences_that_are_whole_are_named(davis, tmp_path):
     clips = clips_of(davis)
     folder = save_results(clips, tmp_path / "results")
     (folder / "cat" / "00002.png").unlink()
-    with pytest.raises(
-        InputError, match=r"1 of them are missing, .*2.png: .* --sequences pair$"
-    ):
+    with pytest.raises(InputError, match=r"1 of them are missing, .*2.png: .* --sequences pair$"):
         score_results(clips, folder)
     (folder / "pair" / "00003.png").unlink()
     with pytest.raises(InputError, match="results lie in a folder per sequence"):
