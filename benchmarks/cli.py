@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, jf, loops, memory, parity, prompts, streams
+from . import fps, jf, live, loops, memory, parity, prompts, streams
 from .gpu import command as gpu
 
 
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "prompts": prompts,
     "loops": loops,
     "streams": streams,
+    "live": live,
     "gpu": gpu,
 }
 

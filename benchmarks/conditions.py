@@ -13,7 +13,8 @@ PACKAGES = ("vos_deploy", "numpy", "opencv-python-headless", "onnxruntime", "onn
 
 # Arguments of Segmenter that every method has; the others are the method's own.
 GENERAL = {
-    "device", "size", "threads", "memory_every", "memory_frames", "memory_policy", "memory_mib"
+    "device", "size", "threads", "memory_every", "memory_frames", "memory_policy", "memory_mib",
+    "focus",
 }  # fmt: skip
 
 

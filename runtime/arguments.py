@@ -30,6 +30,12 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|HxW",
         help="working size: its shorter side, or height and width",
     )
+    add(
+        "--focus",
+        action="store_true",
+        help="work on a part of the frame that follows the objects: for large frames and small "
+        "objects",
+    )
     add("--memory-every", type=positive, metavar="N", help="keep every Nth frame in memory")
     add(
         "--memory-frames",
@@ -61,8 +67,9 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
 def segmenter_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `Segmenter` among the parsed arguments."""
     names = (
-        "device", "size", "memory_every", "memory_frames", "memory_policy", "memory_mib", "threads"
-    )  # fmt: skip
+        *("device", "size", "focus", "threads"),
+        *("memory_every", "memory_frames", "memory_policy", "memory_mib"),
+    )
     return {**{name: getattr(args, name) for name in names}, **given_options(args)}
 
 

@@ -9,6 +9,8 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 
 from . import trackers
+from .estimate import overwrite
+from .geometry import Geometry
 from .objects import ObjectManager
 from .parked import ParkedObjects, listed
 
@@ -73,3 +75,19 @@ class FollowedObjects:
     def idle(self) -> bool:
         """Whether the next step has nothing to do: no object is followed, goes or comes back."""
         return not (self._objects.ids or self._parked.returning)
+
+    def _annotate(
+        self,
+        geometry: Geometry,
+        tracker: trackers.Tracker,
+        mask: NDArray[np.uint8],
+        ids: list[int],
+    ) -> None:
+        """Put drawn objects into the prediction, at the working size and at the frame's."""
+        self._objects.add(object_id for object_id in ids if object_id not in self._objects.ids)
+        slots = {object_id: self._objects.slot(object_id) for object_id in ids}
+        fitted = geometry.fit_mask(mask)
+        predicted = tracker.estimate()
+        tracker.annotate(overwrite(predicted, fitted, slots), slots.values())
+        # The caller gets the mask back as it was drawn, not as it was resized.
+        self._probabilities = overwrite(geometry.restore(predicted), mask, slots)

@@ -12,6 +12,7 @@ from vos_deploy.frames import Size
 
 from . import trackers
 from .backends import Backend, BackendMaker
+from .focus import Focus
 from .geometry import Geometry
 from .model import Model
 from .model import load as load_model
@@ -27,7 +28,7 @@ class Saved(ABC):
     state: the attributes that are saved; see `state.py`.
     """
 
-    state: ClassVar[tuple[str, ...]] = ("_objects", "_tracker", "_probabilities")
+    state: ClassVar[tuple[str, ...]] = ("_objects", "_tracker", "_probabilities", "_focus")
 
     bundle: Bundle
     _settings: Settings
@@ -36,6 +37,7 @@ class Saved(ABC):
     _geometry: Geometry | None
     _tracker: trackers.Tracker | None
     _parked: ParkedObjects
+    _focus: Focus | None
 
     @abstractmethod
     def _start(self, size: Size) -> tuple[Geometry, trackers.Tracker]:
@@ -108,9 +110,11 @@ class Saved(ABC):
             followed = saved.state.values["_objects.ids"]
             if sum(saved.batches) != len(followed):
                 raise Misfit(f"it has {len(followed)} objects, and not {sum(saved.batches)}")
-            _, tracker = self._start(saved.frame)
+            geometry, tracker = self._start(saved.frame)
             tracker.rebuild(saved.batches)
             for name in self.state:
                 saved.state.restore(name, self, name, self._backend)
+            if self._focus is not None:
+                self._geometry = geometry.at(self._focus.crop)
         except (Misfit, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
             raise InputError(f"the state in {saved.path} does not fit the model: {e}") from e

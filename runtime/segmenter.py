@@ -16,7 +16,8 @@ from vos_deploy.prompts import Prompt, mask_of
 
 from . import backends, trackers
 from .drawn import check_drawn, check_visible
-from .estimate import most_likely, overwrite
+from .estimate import most_likely
+from .focus import Focus, boxes
 from .followed_objects import FollowedObjects
 from .geometry import Geometry
 from .memory import MemoryState
@@ -52,6 +53,7 @@ class Segmenter(FollowedObjects, Saved):
         memory_mib: float | None = None,
         size: int | Size | None = None,
         threads: int | None = None,
+        focus: bool = False,
         setting: str | None = None,
         **options: Any,
     ) -> None:
@@ -70,6 +72,8 @@ class Segmenter(FollowedObjects, Saved):
             memory_mib: how many MiB an object's memory takes at most: fewer memory frames fit in.
             size: what frames are resized to: the length of the shorter side, or (height, width).
                 A model exported for one size takes no other.
+            focus: work on a part of the frame that follows the objects, at up to its full size: for
+                large frames and small objects.
             threads: CPU threads within one operator; None for one per physical core.
             setting: the authors' preset for a data set, such as "youtube", for memory_every and
                 the options that are not given. Methods without settings take none.
@@ -83,7 +87,7 @@ class Segmenter(FollowedObjects, Saved):
         self.bundle = model.bundle if isinstance(model, Model) else load(model)
         given = {"memory_every": memory_every, **options}
         self._settings = Settings.of(
-            self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib
+            self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib, focus
         )
         self._shares = isinstance(model, Model)
         if isinstance(model, Model):
@@ -103,6 +107,7 @@ class Segmenter(FollowedObjects, Saved):
         self._objects = ObjectManager()
         self._parked = ParkedObjects(self._objects)
         self._geometry: Geometry | None = None
+        self._focus: Focus | None = None
         self._tracker: trackers.Tracker | None = None
         self._probabilities: NDArray[np.float32] | None = None
         self._model.memory.release(self)
@@ -146,14 +151,17 @@ class Segmenter(FollowedObjects, Saved):
             mask = mask_of(frame, prompts, self._known(size))
         drawn = self._check_drawn(size, mask, objects)
         geometry, tracker = self._start(size)
+        aimed = self._aim(geometry, drawn)
         if drawn is not None:
-            self._check_visible(geometry, *drawn)
+            self._check_visible(aimed, *drawn)
             self._parked.resume(set(drawn[1]) & set(self._parked.ids))
+        move = geometry.move_to(aimed)
+        geometry = self._geometry = aimed
         image = geometry.fit_frame(frame)
         prepared = perf_counter()
         self._backend.timings.clear()
         self._probabilities = None
-        self._parked.step(tracker, image)
+        self._parked.step(tracker, image, move)
         segmented, waited = perf_counter(), self._backend.waited
         if drawn is not None:
             self._annotate(geometry, tracker, *drawn)
@@ -177,7 +185,8 @@ class Segmenter(FollowedObjects, Saved):
             Object ids, uint8 [H, W].
 
         Raises:
-            InputError: as for `step`, there was no step yet, or an object is paused.
+            InputError: as for `step`; also before the first step, and for an object that is paused
+                or lies outside of what the focus was on.
         """
         geometry, tracker = self._geometry, self._tracker
         if geometry is None or tracker is None:
@@ -185,6 +194,8 @@ class Segmenter(FollowedObjects, Saved):
         drawn = self._check_drawn(geometry.frame, mask, objects)
         assert drawn is not None
         self._parked.check_markable(drawn[1])
+        if self._focus is not None:
+            self._focus.check_shown(boxes(*drawn))
         self._check_visible(geometry, *drawn)
         self._annotate(geometry, tracker, *drawn)
         return self._labels(geometry, tracker)
@@ -199,6 +210,8 @@ class Segmenter(FollowedObjects, Saved):
         if self._geometry is None:
             raise InputError("there is nothing to resize before the first step")
         self._geometry = self._geometry.resized(size)
+        if self._focus is not None:
+            self._focus = self._focus.resized(size, self._geometry.working)
         self._probabilities = None
 
     @property
@@ -289,6 +302,7 @@ class Segmenter(FollowedObjects, Saved):
             geometry = Geometry(size, self._settings.size)
             self._tracker = self._settings.tracker(self._backend, geometry.working)
             self._geometry = geometry
+            self._focus = Focus(size, geometry.working) if self._settings.focus else None
         elif size != self._geometry.frame:
             expected = "x".join(map(str, self._geometry.frame))
             found = "x".join(map(str, size))
@@ -299,26 +313,24 @@ class Segmenter(FollowedObjects, Saved):
             )
         return self._geometry, self._tracker
 
-    def _annotate(
-        self,
-        geometry: Geometry,
-        tracker: trackers.Tracker,
-        mask: NDArray[np.uint8],
-        ids: list[int],
-    ) -> None:
-        """Put drawn objects into the prediction, at the working size and at the frame's."""
-        self._objects.add(object_id for object_id in ids if object_id not in self._objects.ids)
-        slots = {object_id: self._objects.slot(object_id) for object_id in ids}
-        fitted = geometry.fit_mask(mask)
-        predicted = tracker.estimate()
-        tracker.annotate(overwrite(predicted, fitted, slots), slots.values())
-        # The caller gets the mask back as it was drawn, not as it was resized.
-        self._probabilities = overwrite(geometry.restore(predicted), mask, slots)
+    def _aim(
+        self, geometry: Geometry, drawn: tuple[NDArray[np.uint8], list[int]] | None
+    ) -> Geometry:
+        """The part of the next frame to work on."""
+        if self._focus is None:
+            return geometry
+        marked = {} if drawn is None else boxes(*drawn)
+        return geometry.at(self._focus.aim([*self._objects.ids, *self._parked.returning], marked))
 
     def _labels(self, geometry: Geometry, tracker: trackers.Tracker) -> NDArray[np.uint8]:
         """Object ids of the current frame, uint8 [H, W]."""
         if not self._objects.ids:
             return np.zeros(geometry.frame, np.uint8)
-        if self._probabilities is None and not geometry.resizes:
-            return self._objects.labels(tracker.label_map())
-        return self._objects.labels(most_likely(self.probabilities))
+        if self._probabilities is not None:
+            slots = most_likely(self._probabilities)
+        else:
+            slots = geometry.slots(tracker.estimate()) if geometry.resizes else tracker.label_map()
+        labels = self._objects.labels(slots)
+        if self._focus is not None:
+            self._focus.see(geometry.crop, labels, self._objects.ids)
+        return labels

@@ -29,7 +29,7 @@ class Settings:
     size: the working size, as the length of the shorter side or (height, width); None for the
         frame's own.
     memory_mib: what the memory of one object may take at most; None for no other limit than that
-        of the policy.
+        of the policy. focus: whether a crop that follows the objects is worked on.
     """
 
     tracker_type: type[trackers.Tracker]
@@ -37,6 +37,7 @@ class Settings:
     options: Options
     size: int | Size | None
     memory_mib: float | None = None
+    focus: bool = False
 
     @classmethod
     def of(
@@ -48,6 +49,7 @@ class Settings:
         setting: str | None,
         memory_policy: str | None = None,
         memory_mib: float | None = None,
+        focus: bool = False,
     ) -> Self:
         """From the arguments of `Segmenter`. given: `memory_every` and the method's options, of
         which None is what the manifest or the setting says.
@@ -64,7 +66,7 @@ class Settings:
         if memory_mib is not None and not memory_mib > 0:
             raise InputError(f"memory_mib must be a number above 0, got {memory_mib!r}")
         tracker_type.check(bundle, policy, options)
-        return cls(tracker_type, policy, options, _size(bundle, size), memory_mib)
+        return cls(tracker_type, policy, options, _size(bundle, size), memory_mib, focus)
 
     def tracker(self, backend: Backend, working: Size) -> trackers.Tracker:
         """The tracker of a video at a working size. Raises InputError if memory_mib is too little

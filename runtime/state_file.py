@@ -64,6 +64,7 @@ class SavedState:
             "memory_policy": None if settings.policy.evict == OLDEST else settings.policy.evict,
             "memory_mib": settings.memory_mib,
             "size": settings.size,
+            "focus": settings.focus,
             **options,
         }
         return cls(bundle.method, _graphs(bundle), arguments, missing, frame, batches, state)

@@ -167,7 +167,7 @@ def _check_options(work: Work) -> None:
     """Raise InputError or ModelError for what no worker could work with, before any is started."""
     bundle = load(work.model)
     options = dict(work.options)
-    names = "memory_frames", "size", "setting", "memory_policy", "memory_mib"
+    names = "memory_frames", "size", "setting", "memory_policy", "memory_mib", "focus"
     general = [options.pop(name, None) for name in names]
     Settings.of(bundle, options, *general)
 

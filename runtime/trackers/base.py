@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy import padding
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 from vos_deploy.options import Options
@@ -15,6 +16,7 @@ from vos_deploy.options import Options
 from ..backends import Array, Backend
 from ..estimate import blank, release
 from ..eviction import OLDEST, STRIDE
+from ..focus import Move
 from ..memory import MemoryPolicy, MemoryState
 from ..parked import Parked, join
 
@@ -156,12 +158,14 @@ class Tracker(ABC):
         image: NDArray[np.uint8],
         leaving: Sequence[int] = (),
         returning: Sequence[Parked] = (),
+        move: Move | None = None,
     ) -> list[Parked]:
         """Follow the objects into the next frame, uint8 [H, W, 3].
 
         Args:
             leaving: slots of objects that are followed no further than the frame before.
             returning: objects that are followed again, in the last slots.
+            move: how what was seen so far lies in this image, where it is of another place.
 
         Returns:
             Those that left, in the order of `leaving`.
@@ -170,6 +174,8 @@ class Tracker(ABC):
         if self.num_objects:
             self.memorize()
         parked = self._park(leaving) if leaving else []
+        if move is not None and self.num_objects:
+            self.move(move)
         if returning:
             self._unpark(returning)
         self.image, self._other_image = self._other_image, self.image
@@ -179,6 +185,23 @@ class Tracker(ABC):
         if self.num_objects:
             self.segment()
         return parked
+
+    def move(self, move: Move) -> None:
+        """Move what is held of the place of things: the estimate and the image of the frame before.
+
+        Memory is of what things look like, and stays.
+        """
+        estimate = self.backend.download(self.probabilities)
+        objects = move.apply(estimate[1:], 1, 0)
+        background = move.apply(estimate[:1], 1, 1)
+        self.backend.upload(np.concatenate([background, objects]), self.probabilities)
+        image = self.backend.download(self.image).transpose(2, 0, 1).astype(np.float32)
+        moved = move.apply(image, 1, 0).round().astype(np.uint8).transpose(1, 2, 0)
+        self.backend.upload(np.ascontiguousarray(moved), self.image)
+
+    def _moved(self, move: Move, maps: Array, stride: int = padding.STRIDE) -> None:
+        """Move maps [..., h, w] of a grid of the image."""
+        self.backend.upload(move.apply(self.backend.download(maps), stride, 0), maps)
 
     def _park(self, slots: Sequence[int]) -> list[Parked]:
         estimate = self.backend.download(self.probabilities)[: 1 + self.num_objects]

@@ -10,6 +10,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.options import Options
 
 from ...backends import Array, Backend
+from ...focus import Move
 from ...memory import MemoryBank, MemoryPolicy, MemoryState, duplicate
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
 from ..shared_keys import Group
@@ -124,6 +125,10 @@ class Cutie(AnisotropicKeys):
     def drop(self, slot: int) -> None:
         super().drop(slot)
         del self._rows[slot - 1]
+
+    def move(self, move: Move) -> None:
+        super().move(move)
+        self._moved(move, self.sensory)
 
     def detach(self, slot: int) -> tuple[Any, MemoryState]:
         memory, held = super().detach(slot)

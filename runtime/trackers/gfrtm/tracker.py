@@ -15,6 +15,7 @@ from vos_deploy.options import Options
 from vos_deploy.padding import grid_size
 
 from ...backends import Array, Backend
+from ...focus import Move
 from ...memory import MemoryPolicy, MemoryState
 from ..base import Tracker
 from .followed import Followed
@@ -139,6 +140,12 @@ class GFRTM(Tracker):
 
     def drop(self, slot: int) -> None:
         del self.objects[slot - 1]
+
+    def move(self, move: Move) -> None:
+        super().move(move)
+        for followed in self.objects:
+            for maps in (followed.score, followed.deep):
+                self._moved(move, maps)
 
     def detach(self, slot: int) -> tuple[Any, MemoryState]:
         followed = self.objects.pop(slot - 1)

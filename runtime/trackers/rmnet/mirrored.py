@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ...backends import Backend
 from ...estimate import most_likely
+from ...focus import Move
 from ...memory import MemoryPolicy, MemoryState
 from ...parked import Parked
 from .tracker import RMNet, RMNetOptions
@@ -37,10 +38,13 @@ class Mirrored(RMNet):
         image: NDArray[np.uint8],
         leaving: Sequence[int] = (),
         returning: Sequence[Parked] = (),
+        move: Move | None = None,
     ) -> list[Parked]:
-        own = super().step(image, leaving, [parked.state[0] for parked in returning])
+        own = super().step(image, leaving, [parked.state[0] for parked in returning], move)
         image = np.ascontiguousarray(image[:, ::-1])
-        other = self.mirror.step(image, leaving, [parked.state[1] for parked in returning])
+        mirrored = None if move is None else move.mirrored()
+        coming = [parked.state[1] for parked in returning]
+        other = self.mirror.step(image, leaving, coming, mirrored)
         return [
             Parked(one.plane, (one, two), one.frames + two.frames, one.bytes + two.bytes)
             for one, two in zip(own, other, strict=True)

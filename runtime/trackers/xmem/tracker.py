@@ -12,6 +12,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.options import Options
 
 from ...backends import Array, Backend
+from ...focus import Move
 from ...long_term import Budget, LongTermMemory
 from ...memory import MemoryPolicy, MemoryState, duplicate
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
@@ -88,6 +89,11 @@ class XMem(AnisotropicKeys):
             None if state is None else self._without(state, slot)
             for state in (self.hidden, self.next_hidden)
         )
+
+    def move(self, move: Move) -> None:
+        super().move(move)
+        if self.hidden is not None:
+            self._moved(move, self.hidden)
 
     def check_detach(self) -> None:
         if self._released:
