@@ -111,6 +111,11 @@ class FrameSource(ABC, Iterator[Frame]):
             self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
             self._thread.start()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next frame, or the end, is there without waiting for it."""
+        return self._stop.is_set() or not self._queue.empty()
+
     def __next__(self) -> Frame:
         self.start()
         if self._stop.is_set():

@@ -28,6 +28,9 @@ class BoundedQueue(Generic[Item]):
     def full(self) -> bool:
         return self._items.qsize() >= self._limit
 
+    def empty(self) -> bool:
+        return self._items.qsize() == 0
+
     def put(self, item: Item) -> None:
         """Wait for room, then add an item."""
         while self.full():

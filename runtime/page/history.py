@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
 from vos_deploy.images import read_image
 
@@ -84,13 +85,22 @@ class History:
 
     def labels(self) -> Iterator[tuple[Seen, Frame]]:
         """The labels of every frame that is kept, uint8 [H, W], in order."""
-        for index, seen in list(self._seen.items()):
+        for index, seen in self._kept():
             yield seen, self._labels(index, seen)
 
     def frames(self) -> Iterator[tuple[Seen, Frame, Frame]]:
         """The same, with the frame, uint8 [H, W, 3], as a JPEG keeps it."""
-        for index, seen in list(self._seen.items()):
+        for index, seen in self._kept():
             yield seen, read_image(self.jpeg(index)), self._labels(index, seen)
+
+    def _kept(self) -> Iterator[tuple[int, Seen]]:
+        """The frames that are there when it begins, but those that go meanwhile. Raises InputError
+        where all go, as another video is opened."""
+        for index, seen in list(self._seen.items()):
+            if self.packed_labels(index).exists():
+                yield index, seen
+            elif index in self._seen:
+                raise InputError("the video was closed before its export was done")
 
     def _labels(self, index: int, seen: Seen) -> Frame:
         ids = np.frombuffer(zlib.decompress(self.packed_labels(index).read_bytes()), np.uint8)

@@ -179,12 +179,13 @@ class Server:
 
     async def frame(self, request: Request) -> Response:
         history, index = self._kept(request)
-        return FileResponse(history.jpeg(index), headers=NEVER, media_type="image/jpeg")
+        content = await _read(history.jpeg(index))
+        return Response(content, headers=NEVER, media_type="image/jpeg")
 
     async def labels(self, request: Request) -> Response:
         """H x W bytes, the object id of each pixel."""
         history, index = self._kept(request)
-        content = await run_in_threadpool(history.packed_labels(index).read_bytes)
+        content = await _read(history.packed_labels(index))
         headers = {**NEVER, "content-encoding": "deflate"}
         return Response(content, headers=headers, media_type="application/octet-stream")
 
@@ -238,6 +239,13 @@ class Server:
 
     async def _wait(self, action: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._session.do(action))
+
+
+async def _read(path: Path) -> bytes:
+    try:
+        return await run_in_threadpool(path.read_bytes)
+    except FileNotFoundError:  # it went to make room, just now
+        raise HTTPException(404, "this frame is not kept") from None
 
 
 async def _refused(request: Request, error: Exception) -> Response:

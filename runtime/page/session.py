@@ -7,12 +7,15 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
 from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.palette import VOID
+from vos_deploy.queues import POLL_SECONDS
+from vos_deploy.video import SourceEvent
 
 from ..segmenter import Segmenter
 from .clip import Clip, known
@@ -53,6 +56,7 @@ class Session:
         self._opened = self._version = 0
         self._run_id = secrets.token_hex(4)  # tells pages that the server is another one
         self._due = 0.0
+        self._event: SourceEvent | None = None  # the last one that was told
 
     def start(self) -> None:
         """Make the Segmenter, and wait for it; raises what it raises."""
@@ -207,8 +211,15 @@ class Session:
         """What was asked for; raises queue.Empty when a frame is due before."""
         if not self.playing:
             return self._actions.get()
-        wait = self._due - monotonic()
-        return self._actions.get(timeout=wait) if wait > 0 else self._actions.get_nowait()
+        source = self.opened().source
+        source.start()
+        # A stream that is silent must not keep anybody from pausing it.
+        while (wait := self._due - monotonic()) > 0 or not source.ready:
+            with suppress(queue.Empty):
+                return self._actions.get(timeout=max(wait, POLL_SECONDS))
+            if source.events and source.events[-1] is not self._event:
+                self._tell()
+        return self._actions.get_nowait()
 
     def _advance(self) -> None:
         clip = self.opened()
@@ -246,4 +257,6 @@ class Session:
             "playing": self.playing,
             **describe(self._segmenter, self.clip, self._names),
         }
+        if self.clip is not None and self.clip.source.events:
+            self._event = self.clip.source.events[-1]
         self.changed()

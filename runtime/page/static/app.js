@@ -19,7 +19,7 @@ const KEYS = [
   ["V", "show or hide the selected object"],
   ["R", "rest: follow the selected object no further for now, or again"],
   ["Delete", "remove the selected object"],
-  ["Tab to the picture, arrows, Enter", "move the cursor (Shift: by a pixel) and mark with it"],
+  ["Arrows, Enter", "on the picture, where Tab leads: move the cursor (Shift: by a pixel), and mark"],
   ["O", "open another video"],
   ["?", "these keys"],
 ];
@@ -109,11 +109,11 @@ class App {
 
   // Ask for the frame to look at, with the labels it has now.
   wantFrame() {
-    const { clip, source } = this.state;
+    const { run, clip, source } = this.state;
     const index = this.back === null ? source.index : Math.max(this.back, source.first);
     // Of a frame that is past, nothing changes any more.
     const revision = index === source.index ? source.revision : "past";
-    this.view.want({ clip, index, revision, width: source.width, height: source.height });
+    this.view.want({ run, clip, index, revision, width: source.width, height: source.height });
     $("scrub").value = index;
     $("newest").hidden = this.back === null;
     $("picture").classList.toggle("past", this.back !== null);

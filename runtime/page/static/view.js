@@ -12,7 +12,7 @@ export class View {
     this.loaded = loaded; // called with what is shown now
     this.alpha = 0.5;
     this.objects = new Map(); // id -> {colour, visible}
-    this.shown = null; // {clip, index, revision, width, height}
+    this.shown = null; // {run, clip, index, revision, width, height}
     this.image = null;
     this.labels = null;
     this.wanted = null;
@@ -34,7 +34,8 @@ export class View {
     while (this.wanted) {
       const frame = this.wanted;
       this.wanted = null;
-      const same = this.shown && this.shown.clip === frame.clip && this.shown.index === frame.index;
+      const shown = this.shown;
+      const same = shown?.run === frame.run && shown.clip === frame.clip && shown.index === frame.index;
       if (same && this.shown.revision === frame.revision) continue;
       try {
         const image = same ? this.image : api.frame(frame.clip, frame.index);
