@@ -128,8 +128,7 @@ def test_mark_watch_add_remove_reload_download(browser: Any, videos: Path, tmp_p
         by(browser, "#tool-buttons [data-tool=brush]").click()
         by(browser, "body").send_keys("]" * 5)
         drag(browser, STROKE)
-        state = wait(browser, lambda state: state["objects"], "a marked object")
-        assert state["objects"][0]["marked"]
+        wait(browser, lambda s: s["objects"] and s["objects"][0]["marked"], "a marked object")
         step_to(browser, WATCHED)
         assert browser.execute_script("return window.app.state.objects[0].seen") > 15
 
@@ -219,7 +218,7 @@ def test_on_a_phone(videos: Path, tmp_path: Path) -> None:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         open_clip(browser, address)
         drag(browser, [(330, 190), (560, 310)])
-        wait(browser, lambda state: state["objects"], "an object on a phone")
+        wait(browser, lambda s: s["objects"] and s["objects"][0]["marked"], "a marked object")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
         small = browser.execute_script(
             "return [...document.querySelectorAll('button, .button')].filter((e) => e.offsetParent"
