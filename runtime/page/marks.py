@@ -85,10 +85,11 @@ class Marks:
         self._draw(object_id, labels)
 
     def erase(self, object_id: int, points: Sequence[tuple[float, float]], radius: float) -> None:
-        """Take pixels from an object along a line of (x, y)."""
+        """Take pixels from an object along a line of (x, y). Raises InputError if it has none."""
         gone = self._stroke(points, radius) & (self.labels == object_id)
-        if gone.any():
-            self._draw(object_id, np.where(gone, 0, self.labels).astype(np.uint8))
+        if not gone.any():
+            raise InputError(f"object {object_id} has no pixels there: select the one to erase")
+        self._draw(object_id, np.where(gone, 0, self.labels).astype(np.uint8))
 
     def point(self, prompt: Prompt) -> None:
         """Add a box or points of an object to those it has, and cut it out anew; a new box takes

@@ -69,6 +69,7 @@ class App {
     this.state = state;
     const source = state.source;
     if (before && before.clip !== state.clip) this.back = null;
+    if (before?.source?.index !== source?.index) this.view.refused = null;
     if (!before && !source && !state.label) this.sources.show();
     if (state.message && state.message !== before?.message) this.warn(state.message);
     else if (source?.event && source.event !== before?.source?.event) this.warn(source.event);

@@ -67,6 +67,7 @@ export class Marking {
   }
 
   begin(point) {
+    this.view.refused = null;
     const radius = this.tool.endsWith("point") ? 3 : this.radius;
     this.view.draft = { tool: this.tool, points: [point, point], radius, colour: this.app.colour() };
     this.view.paintMarks();
@@ -83,7 +84,9 @@ export class Marking {
       if (draft.tool === "box") request.box = boxOf(draft.points);
       else if (draft.tool.endsWith("point")) request.points = [draft.points[0].map(Math.floor)];
       else Object.assign(request, { points: draft.points.slice(1), radius: draft.radius });
+      this.view.refused = draft.tool === "brush" || draft.tool === "erase" ? null : request;
       this.app.heard(await api.post("marks", request));
+      this.view.refused = null;
       this.app.say(`${TOOLS.find((tool) => tool.name === draft.tool).label}: object ${object} marked`);
     });
     this.view.paintMarks();

@@ -19,6 +19,7 @@ export class View {
     this.busy = false;
     this.prompts = [];
     this.draft = null; // {tool, points, radius, colour} while something is drawn
+    this.refused = null; // {box, points} of a mark that was refused, until the next one
     this.cursor = null; // [x, y], moved by keys
     new ResizeObserver(() => this.paintMarks()).observe(picture);
   }
@@ -124,6 +125,12 @@ export class View {
       if (prompt.box) strokeBox(context, prompt.box, MARK.box);
       for (const point of prompt.points) dot(context, point, 3 * line, MARK.on);
       for (const point of prompt.not_points) dot(context, point, 3 * line, MARK.off);
+    }
+    if (this.refused) {
+      context.setLineDash([4 * line, 3 * line]);
+      if (this.refused.box) strokeBox(context, this.refused.box, MARK.off);
+      context.setLineDash([]);
+      for (const point of this.refused.points ?? []) dot(context, point, 3 * line, MARK.off);
     }
     const draft = this.draft;
     if (draft?.tool === "box") {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.support.streams import MOTION_JPEG, motion_jpeg, serve
+from vos_deploy import live_source
 from vos_deploy.captures import Picture
 from vos_deploy.frame_source import FrameSource
 from vos_deploy.runtime.page import clip
 from vos_deploy.video import open_source
 
 from .conftest import FIRST_BOX, HEIGHT, WIDTH, scene, truth
-from .test_server import box, labels, wait
+from .test_server import box, labels, masks, wait
 
 
 class Silent(FrameSource):
@@ -71,3 +74,31 @@ def test_drops_are_shown(client: TestClient, videos: Path, monkeypatch: pytest.M
     figures = state["figures"]
     assert figures["dropped"] > 0
     assert 0 < figures["p50"] <= figures["p99"] <= figures["oldest"]
+
+
+def test_a_stream_that_comes_back_larger(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is followed on, the page is told, and the masks have the size of their frames."""
+    monkeypatch.setattr(live_source, "RECONNECT_DELAYS", (0.02, 0.04))
+    still = [scene(0)] * 6
+    large = [np.repeat(np.repeat(frame, 2, 0), 2, 1) for frame in still]
+    pieces = [[motion_jpeg([frame]) for frame in frames] for frames in (still, large)]
+    with serve(MOTION_JPEG, pieces) as streams:
+        state = client.post("/api/open", json={"stream": streams.url}).json()
+        assert state["source"]["live"] and state["label"] == streams.url
+        box(client, 0, 1, FIRST_BOX)
+        client.post("/api/play")
+        state = wait(client, lambda state: state["source"]["ended"])
+    assert (state["source"]["width"], state["source"]["height"]) == (2 * WIDTH, 2 * HEIGHT)
+    assert "stays away" in state["source"]["event"]
+    pictures = {name: Image.open(io.BytesIO(png)) for name, png in masks(client).items()}
+    assert {picture.size for picture in pictures.values()} == {
+        (WIDTH, HEIGHT),
+        (2 * WIDTH, 2 * HEIGHT),
+    }
+    last = np.array(pictures[max(pictures)])
+    expected = np.repeat(np.repeat(truth(0, 1), 2, 0), 2, 1)
+    assert (last == expected).mean() > 0.98
+    answer = client.get("/api/overlay.mp4")
+    assert answer.status_code == 422 and "a video has one size" in answer.json()["error"]

@@ -59,7 +59,8 @@ def test_what_is_erased_altogether_is_removed(marks: Marks) -> None:
 
 
 def test_erasing_nothing_is_no_mark(marks: Marks) -> None:
-    marks.erase(1, [(60, 40)], radius=2)
+    with pytest.raises(InputError, match="object 1 has no pixels there"):
+        marks.erase(1, [(60, 40)], radius=2)
     assert not marks and not marks.steps
 
 
