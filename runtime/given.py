@@ -18,7 +18,7 @@ class Given:
         if masks is None and not prompts:
             raise InputError(
                 "give the --mask of the first frame, or point at objects in it with --box or "
-                "--point; --save-frame 0 writes that frame, to paint on or to read pixels from"
+                "--point (--save-frame 0 writes that frame), or mark them on a page: --serve"
             )
         self._masks, self._prompts = masks, prompts
 

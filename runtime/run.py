@@ -145,7 +145,7 @@ def _follow(follower: Follower, files: RunFiles, masks: Given, output: Path) -> 
 def parser() -> argparse.ArgumentParser:
     parser = Parser(
         "vos-deploy-run",
-        "--video VIDEO [--mask MASK | --box X,Y,W,H] [options], or --videos FOLDER [options]",
+        "--video VIDEO [--mask MASK | --box X,Y,W,H] [options], or --serve, or --videos FOLDER",
         "Follow marked objects through a video, a camera or a stream, frame by frame. Writes one "
         "indexed PNG per frame and a video with the objects painted in.",
         "vos-deploy-run --model stm/ --video in.mp4 --mask first.png --output out/\n"

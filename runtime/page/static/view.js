@@ -68,7 +68,7 @@ export class View {
       canvas.height = height;
       this.picture.style.aspectRatio = `${width} / ${height}`;
       // As large as the page has room for, and never distorted.
-      this.picture.style.width = `min(100%, (100vh - 210px) * ${width / height})`;
+      this.picture.style.width = `min(100%, (100vh - var(--below)) * ${width / height})`;
     }
     const context = canvas.getContext("2d");
     context.drawImage(this.image, 0, 0, width, height);
