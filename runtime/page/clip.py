@@ -38,7 +38,7 @@ class Clip:
 
     frame: uint8 [H, W, 3], RGB, the one shown; index: its number. marks: those of the frame.
     forgotten: objects that the frame has ended, as it has another shape. ended: whether the source
-    has no more.
+    has no more. note: what is to be said of the marks that were taken in last.
     """
 
     def __init__(self, segmenter: Segmenter, spec: str, folder: Path, limit: int) -> None:
@@ -56,6 +56,7 @@ class Clip:
         self.meter = Meter(self.source)
         self.sightings = self._follower.sightings
         self.index = -1
+        self.note = ""
         self.ended = False
         self.forgotten: tuple[int, ...] = ()
         self.frame: NDArray[np.uint8]
@@ -119,19 +120,30 @@ class Clip:
 
         Raises InputError where it refuses them; they stay as they are.
         """
+        self.note = ""
         if self.index < 0 or not self.marks:
             return
         segmenter, marks = self._segmenter, self.marks
         labels = marks.labels
         segmenter.remove([i for i in marks.removed if i in known(segmenter)])
-        if drawn := marks.drawn:
-            if self._stepped:
-                labels = segmenter.mark(marks.mask(), drawn)
-            else:
-                labels = segmenter.step(self.frame, marks.mask(), drawn)
+        if marks.drawn:
+            labels = self._give(marks.mask(), marks.drawn)
             self._stepped = True
         self.marks = Marks(self.frame, labels)
         self.marked()
+
+    def _give(self, mask: NDArray[np.uint8], drawn: list[int]) -> NDArray[np.uint8]:
+        """The labels with a mask in. Where a frame that was followed cannot be marked, for a paused
+        object or one outside of the focus, it is followed once more, with the mask."""
+        if self._stepped:
+            try:
+                return self._segmenter.mark(mask, drawn)
+            except InputError as error:
+                refused = str(error)  # and what is wrong with the mask itself, a step refuses too
+        labels = self._segmenter.step(self.frame, mask, drawn)
+        if self._stepped:
+            self.note = f"frame {self.index} was followed once more to take the marks in: {refused}"
+        return labels
 
     def close(self) -> None:
         """Stop decoding; what was seen stays on disk."""

@@ -127,7 +127,9 @@ class Session:
     def step(self) -> None:
         """Pause, and go one frame on."""
         self._halt("")
-        self.opened().advance()
+        clip = self.opened()
+        clip.advance()
+        self._message = clip.note
 
     def add_object(self) -> int:
         """A new object to be marked: the lowest id that is free."""
@@ -228,6 +230,8 @@ class Session:
                 self._halt("")
             elif clip.forgotten:
                 self._halt("frames have another shape from here on: mark the objects anew")
+            elif clip.note:
+                self._message = clip.note
         except VosDeployError as error:
             self._halt(str(error))
         except Exception as error:

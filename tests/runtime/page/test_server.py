@@ -174,6 +174,20 @@ def test_an_object_rests_and_goes_on(opened: TestClient) -> None:
     assert opened.post("/api/step").json()["objects"] == []
 
 
+def test_a_mark_wakes_an_object_that_rests(opened: TestClient) -> None:
+    box(opened, 0, 1, FIRST_BOX)
+    box(opened, 0, 2, [12, 14, 24, 20])
+    opened.post("/api/step")
+    opened.patch("/api/objects/2", json={"paused": True})
+    opened.post("/api/step")
+    box(opened, 2, 2, SECOND_BOX)
+    state = opened.post("/api/step").json()
+    assert "frame 2 was followed once more" in state["message"]
+    assert not state["objects"][1]["paused"]
+    for index in (2, 3):
+        np.testing.assert_array_equal(labels(opened, index), truth(index, 1, 2))
+
+
 def test_only_the_newest_frame_is_marked(opened: TestClient) -> None:
     opened.post("/api/step")
     answer = box(opened, 0, 1, FIRST_BOX)
