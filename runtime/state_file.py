@@ -85,11 +85,10 @@ class SavedState:
         text = json.dumps(manifest)
         metadata = {"manifest": text, "sha256": _digest(text, self.state.arrays)}
         arrays = {name: np.ascontiguousarray(a) for name, a in self.state.arrays.items()}
+        # Not its own `save_file`, whose temporary file nobody could tell if it were left behind.
+        content = _safetensors().numpy.save(arrays, metadata)
         with replacing(Path(path)) as temporary:
-            try:
-                _safetensors().numpy.save_file(arrays, str(temporary), metadata)
-            except _safetensors().SafetensorError as error:  # the disk is full, and the like
-                raise _os_error(error) from error
+            temporary.write_bytes(content)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Self:
@@ -181,10 +180,3 @@ def _safetensors() -> Any:
             f"states need safetensors ({error}); install it with: pip install safetensors"
         ) from error
     return safetensors
-
-
-def _os_error(error: Exception) -> OSError:
-    """An error of the operating system that safetensors tells as text, such as
-    `I/O error: No space left on device (os error 28)`."""
-    number = str(error).rpartition("os error ")[2].rstrip(")\"' ")
-    return OSError(int(number) if number.isdecimal() else 0, str(error))

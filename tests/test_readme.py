@@ -77,6 +77,8 @@ def test_command_lines_are_understood(command: str) -> None:
         pytest.importorskip("torch")
     if program == "vos-deploy-run":
         from vos_deploy.runtime.run import parser
+    elif program == "vos-deploy-convert":
+        from vos_deploy.formats.command import parser
     elif program == "vos-deploy-build":
         from vos_deploy.runtime.build import parser
     elif program == "export":

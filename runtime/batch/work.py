@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -187,6 +188,9 @@ class _Run:
         for path in self._checkpoints():
             if path != but:
                 path.unlink(missing_ok=True)
+        if but is None:
+            with suppress(OSError):  # there is none
+                (self.folder.folder / CHECKPOINTS).rmdir()
 
     def _checkpoints(self) -> list[Path]:
         return [*(self.folder.folder / CHECKPOINTS).glob("[0-9]*.safetensors")]
