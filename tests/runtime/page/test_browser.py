@@ -72,6 +72,19 @@ def drag(browser: Any, points: list[tuple[int, int]]) -> None:
     actions.release().perform()
 
 
+def touch(browser: Any, points: list[tuple[int, int]]) -> None:
+    """Draw on the picture with a finger along points of the frame."""
+    left, top, scale = browser.execute_script(
+        "const { left, top, width } = document.getElementById('picture').getBoundingClientRect();"
+        "return [left, top, width / window.app.view.shown.width]"
+    )
+    for kind, (x, y) in zip(("touchStart", *["touchMove"] * len(points)), points, strict=False):
+        where = {"type": kind, "touchPoints": [{"x": left + scale * x, "y": top + scale * y}]}
+        browser.execute_cdp_cmd("Input.dispatchTouchEvent", where)
+    end = {"type": "touchEnd", "touchPoints": []}
+    browser.execute_cdp_cmd("Input.dispatchTouchEvent", end)
+
+
 def open_clip(browser: Any, address: str) -> None:
     browser.get(address)
     wait(browser, lambda state: state["run"], "the server's first word")
@@ -216,9 +229,11 @@ def test_on_a_phone(videos: Path, tmp_path: Path) -> None:
     ):
         metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         open_clip(browser, address)
-        drag(browser, [(330, 190), (560, 310)])
+        touch(browser, [(305, 78), (450, 200), (665, 292)])
         wait(browser, lambda s: s["objects"] and s["objects"][0]["marked"], "a marked object")
+        assert browser.execute_script("return window.scrollY") == 0  # it was drawn, not scrolled
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
         small = browser.execute_script(
             "return [...document.querySelectorAll('button, .button')].filter((e) => e.offsetParent"
