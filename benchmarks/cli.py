@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import fps, jf, live, loops, memory, parity, prompts, streams
+from . import focus, fps, jf, live, loops, memory, parity, prompts, streams
 from .gpu import command as gpu
 
 
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "loops": loops,
     "streams": streams,
     "live": live,
+    "focus": focus,
     "gpu": gpu,
 }
 

@@ -1,0 +1,119 @@
+"""Focus: J of small objects in large frames, with the whole frame and with a crop that follows."""
+
+import argparse
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vos_deploy.arguments import frame_size, positive
+from vos_deploy.bundle import demonstration_model
+from vos_deploy.commands import progress
+from vos_deploy.frames import Size
+from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
+from vos_deploy.runtime.segmenter import Segmenter
+from vos_deploy.video import open_source
+
+from . import conditions, report
+from .davis import Clip, find_clips
+from .measures import region_similarity
+from .options import add_report_arguments
+
+EXAMPLE = "python -m vos_deploy.benchmarks focus --davis DAVIS/ --sequences blackswan,car-shadow"
+FILES = ("focus.csv", "focus.json")
+# How far the picture moves over the large frame, from frame to frame.
+DRIFT = 12
+BLUR = (61, 61)
+# Below this J an object is lost in a frame.
+LOST = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--davis", type=Path, required=True, metavar="ROOT", help="the data set: one object each")
+    add("--set", default="val", help="which list in ImageSets/")
+    add("--resolution", default="480p", help="which level of the data set")
+    add("--sequences", metavar="A,B", help="only these sequences")
+    add("--model", type=Path, metavar="FOLDER", help="the model (default: the bundled demo model)")
+    add("--pixels", type=positive, default=60, metavar="N", help="longer side of the object")
+    add("--frames", type=positive, default=40, metavar="N", help="frames of each sequence")
+    add("--canvas", type=frame_size(), default="2160x3840", metavar="HxW", help="the large frame")
+    add_segmenter_arguments(parser)
+    add_report_arguments(parser, " and ".join(FILES))
+
+
+def run(args: argparse.Namespace) -> int:
+    model = args.model or demonstration_model()
+    report.keep_inputs(args.output, FILES, {"--model": model, "--davis": args.davis})
+    options = segmenter_options(args)
+    names = args.sequences.split(",") if args.sequences else None
+    clips = find_clips(args.davis, 2016, args.set, args.resolution, names)
+    rows = []
+    for clip in progress(clips, unit="clip"):
+        row: dict[str, Any] = {"Sequence": clip.name}
+        for name, focus in (("whole", False), ("focus", True)):
+            with Segmenter(model, **{**options, "focus": focus}) as segmenter:
+                found = score(segmenter, clip, args.canvas, args.pixels, args.frames)
+                bundle = segmenter.bundle
+            row |= {f"{name} J": float(np.mean(found)), f"{name} lost in": sum(found < LOST)}
+        rows.append({**row, "Frames": len(found)})
+    facts = {
+        "clips": f"DAVIS-2016 {args.set}, made small: the object is {args.pixels} pixels long in "
+        f"frames of {args.canvas[0]}x{args.canvas[1]}, and drifts by {DRIFT} per frame",
+        **conditions.model(bundle, options),
+        **conditions.machine(),
+    }
+    if args.output:
+        report.write_csv(args.output / FILES[0], rows)
+        report.write_json(args.output / FILES[1], {"conditions": facts, "scores": rows})
+    if args.json:
+        print(report.to_json({"conditions": facts, "scores": rows}))
+    else:
+        print(report.table([{name: _cell(v) for name, v in row.items()} for row in rows]))
+        print(report.listing(facts))
+    return 0
+
+
+def score(
+    segmenter: Segmenter, clip: Clip, canvas: Size, pixels: int, frames: int
+) -> NDArray[np.float64]:
+    """J of every frame of a clip that is made small, but of the first, whose mask is given."""
+    found = []
+    for index, (frame, mask) in enumerate(islice(embedded(clip, canvas, pixels), frames)):
+        labels = segmenter.step(frame, None if index else mask)
+        if index:
+            found.append(region_similarity(labels > 0, mask > 0))
+    return np.array(found)
+
+
+def embedded(
+    clip: Clip, canvas: Size, pixels: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Frames, uint8 [H, W, 3], and masks, uint8 [H, W], of a clip whose object is at first so many
+    pixels long, in a large frame of its own colours."""
+    first = clip.labels(clip.annotations[0])
+    _, _, width, height = cv2.boundingRect(first)
+    scale = pixels / max(width, height)
+    size = max(1, round(scale * first.shape[0])), max(1, round(scale * first.shape[1]))
+    top, left = (canvas[0] - size[0]) // 2, canvas[1] // 4
+    background: NDArray[np.uint8] | None = None
+    with open_source(clip.frames) as source:
+        for index, (frame, path) in enumerate(zip(source, clip.annotations, strict=False)):
+            if background is None:
+                blurred = cv2.blur(frame, BLUR)
+                background = np.asarray(cv2.resize(blurred, canvas[::-1]), np.uint8)
+            start = left + (DRIFT * index) % max(1, canvas[1] - size[1] - left)
+            place = np.s_[top : top + size[0], start : start + size[1]]
+            picture, mask = background.copy(), np.zeros(canvas, np.uint8)
+            picture[place] = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+            labels = clip.labels(path)
+            mask[place] = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            yield picture, mask
+
+
+def _cell(value: float | str) -> str:
+    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
