@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
             with Segmenter(model, **{**options, "focus": focus}) as segmenter:
                 found = score(segmenter, clip, args.canvas, args.pixels, args.frames)
                 bundle = segmenter.bundle
-            row |= {f"{name} J": float(np.mean(found)), f"{name} lost in": int((found < LOST).sum())}
+            lost = int((found < LOST).sum())
+            row |= {f"{name} J": float(np.mean(found)), f"{name} lost in": lost}
         rows.append({**row, "Frames": len(found)})
     facts = {
         "clips": f"DAVIS-2016 {args.set}, made small: the object is {args.pixels} pixels long in "
