@@ -76,6 +76,15 @@ COMMANDS = {
     "streams": benchmark(
         "streams", reads={"--model": "folder"}, writes=("streams.csv", "streams.json")
     ),
+    **{
+        name: benchmark(
+            name,
+            reads={"--davis": "tree", "--model": "folder"},
+            writes=(f"{name}.csv", f"{name}.json"),
+        )
+        for name in ("loops", "focus")
+    },
+    "live": benchmark("live", reads={"--model": "folder"}, writes=("live.csv", "live.json")),
     "parity": benchmark(
         "parity",
         reads={
