@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "vos_deploy_token"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-SHORTEST_TOKEN = 8
 # What somebody who guesses waits for each answer.
 REFUSAL_SECONDS = 0.5
 HEADERS = {

@@ -96,7 +96,7 @@ class Session:
             folder = self._folder / str(self._opened)
             self.clip = Clip(self._segmenter, spec, folder, self._limit)
             self._label = label
-        except VosDeployError:
+        except Exception:
             self._label = ""
             raise
 
