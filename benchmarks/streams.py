@@ -5,9 +5,10 @@ import gc
 import statistics
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,15 @@ EXAMPLE = "python -m vos_deploy.benchmarks streams --model stm/ --streams 8 --th
 SHARE = 0.95
 
 Clip = list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """frames: per second, of all streams together. cpu: milliseconds of all processors per frame,
+    which other work on the machine hardly changes."""
+
+    frames: float
+    cpu: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         one = resident()
         needed = state_bytes(bundle, first._settings, options["size"], args.objects)
         streams = [first, *(started(shared, own, clip, mask) for _ in range(args.streams - 1))]
-        speeds: dict[int, list[float]] = {1: [], args.streams: []}
+        speeds: dict[int, list[Speed]] = {1: [], args.streams: []}
         with ThreadPoolExecutor(args.streams) as pool:
             for _ in range(args.rounds):  # in turns, as the load of a machine changes
                 for count, found in speeds.items():
@@ -71,11 +81,16 @@ def run(args: argparse.Namespace) -> int:
         for segmenter in streams:
             segmenter.close()
     allowed = one + (args.streams - 1) * needed
-    single, summed = (statistics.median(found) for found in speeds.values())
     rows = [
-        {"streams": 1, "frames/s": round(single, 2), "resident MiB": _mib(one)},
-        {"streams": args.streams, "frames/s": round(summed, 2), "resident MiB": _mib(many)},
+        {
+            "streams": count,
+            "frames/s": round(statistics.median(each.frames for each in found), 2),
+            "CPU ms per frame": round(statistics.median(each.cpu for each in found), 1),
+            "resident MiB": _mib(held),
+        }
+        for (count, found), held in zip(speeds.items(), (one, many), strict=True)
     ]
+    single, summed = (row["frames/s"] for row in rows)
     facts = {
         **conditions.model(bundle, options),
         "memory": conditions.memory(bundle, options),
@@ -110,17 +125,18 @@ def started(
     return segmenter
 
 
-def speed(pool: ThreadPoolExecutor, streams: Sequence[Segmenter], clip: Clip, frames: int) -> float:
-    """Frames per second of all streams together, each in a thread of its own."""
+def speed(pool: ThreadPoolExecutor, streams: Sequence[Segmenter], clip: Clip, frames: int) -> Speed:
+    """Of all streams together, each in a thread of its own."""
 
     def follow(segmenter: Segmenter) -> None:
         for frame in _around(clip, frames // len(streams)):
             segmenter.step(frame)
 
     gc.collect()
-    begun = perf_counter()
+    count = frames // len(streams) * len(streams)
+    begun, worked = perf_counter(), process_time()
     list(pool.map(follow, streams))
-    return frames // len(streams) * len(streams) / (perf_counter() - begun)
+    return Speed(count / (perf_counter() - begun), 1000 * (process_time() - worked) / count)
 
 
 def _around(clip: Clip, count: int) -> Iterator[NDArray[np.uint8]]:

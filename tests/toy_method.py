@@ -156,6 +156,13 @@ class ToyTracker(Tracker):
     def drop(self, slot: int) -> None:
         self.memorized = False
 
+    def detach(self, slot: int) -> tuple[None, MemoryState]:
+        self.memorized = False  # the next frame is memorised, by which all are known
+        return None, MemoryState(0, 0, 0, None)
+
+    def attach(self, memory: None) -> None:
+        self.memorized = False
+
     def allocate(self) -> None:
         super().allocate()
         self.means = self._output("memorize", "means", (1 + self.num_objects, None))

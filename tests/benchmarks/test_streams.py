@@ -25,13 +25,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
 def test_prints_both(capsys, monkeypatch, tmp_path):
     held = iter([100 * 2**20] * 4)
     monkeypatch.setattr(streams, "resident", lambda: next(held))
-    speeds = iter([10.0, 9.6, 10.0, 9.4])
+    speeds = iter(streams.Speed(frames, 50) for frames in (10.0, 9.6, 10.0, 9.4))
     monkeypatch.setattr(streams, "speed", lambda *_: next(speeds))
     code, found = run(capsys, "--output", str(tmp_path))
     assert code == 0
     assert found["rows"] == [
-        {"streams": 1, "frames/s": 10.0, "resident MiB": 100.0},
-        {"streams": 3, "frames/s": 9.6, "resident MiB": 100.0},
+        {"streams": 1, "frames/s": 10.0, "CPU ms per frame": 50, "resident MiB": 100.0},
+        {"streams": 3, "frames/s": 9.6, "CPU ms per frame": 50, "resident MiB": 100.0},
     ]
     assert found["conditions"]["summed speed"] == "96.0% of one stream"
     assert (tmp_path / "streams.csv").exists()
@@ -50,5 +50,5 @@ def test_all_streams_follow_with_a_full_memory() -> None:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(2) as pool:
-            assert streams.speed(pool, [segmenter, segmenter], frames, 40) > 0
+            assert streams.speed(pool, [segmenter, segmenter], frames, 40).frames > 0
         assert len(steps) == 40
