@@ -1,4 +1,4 @@
-"""Of every method: an object that pauses takes its memory along, and brings it back unchanged."""
+"""Of every method: a paused object takes its memory along and back, and a frame is marked late."""
 
 import numpy as np
 import pytest
@@ -72,6 +72,28 @@ def test_the_memory_of_a_paused_object_is_what_it_was(method):
         assert one.objects == [3]
         one.remove([1, 2])
         assert one.paused == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_marking_the_last_frame_is_a_step_with_the_mask(method):
+    frames, mask = clip(5)
+    options = {"threads": 1, "memory_every": 2, **OPTIONS.get(method, {})}
+    first, later = np.where(mask == 1, 1, 0), np.where(mask > 1, mask, 0)
+    later[30:40, 5:15] = 1  # a correction beside what is new
+    with (
+        Segmenter(model(method), **options) as marked,
+        Segmenter(model(method), **options) as stepped,
+    ):
+        for segmenter in (marked, stepped):
+            segmenter.step(frames[0], first)
+            segmenter.step(frames[1])
+        marked.step(frames[2])
+        labels = marked.mark(later)
+        np.testing.assert_array_equal(labels, stepped.step(frames[2], later))
+        for frame in frames[3:]:
+            np.testing.assert_array_equal(marked.step(frame), stepped.step(frame))
+        np.testing.assert_array_equal(marked.probabilities, stepped.probabilities)
+        assert marked.probabilities.shape == (4, *SIZE)
 
 
 def test_a_policy_that_cannot_do_it_says_so():
