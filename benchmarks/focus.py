@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,9 +18,9 @@ from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.video import open_source
 
 from . import conditions, report
-from .davis import Clip, find_clips
+from .davis import Clip
 from .measures import region_similarity
-from .options import add_report_arguments
+from .options import add_davis_arguments, add_model_argument, add_report_arguments, davis_clips
 
 EXAMPLE = "python -m vos_deploy.benchmarks focus --davis DAVIS/ --sequences blackswan,car-shadow"
 FILES = ("focus.csv", "focus.json")
@@ -34,11 +33,8 @@ LOST = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--davis", type=Path, required=True, metavar="ROOT", help="the data set: one object each")
-    add("--set", default="val", help="which list in ImageSets/")
-    add("--resolution", default="480p", help="which level of the data set")
-    add("--sequences", metavar="A,B", help="only these sequences")
-    add("--model", type=Path, metavar="FOLDER", help="the model (default: the bundled demo model)")
+    add_davis_arguments(parser, years=False)
+    add_model_argument(parser)
     add("--pixels", type=positive, default=60, metavar="N", help="longer side of the object")
     add("--frames", type=positive, default=40, metavar="N", help="frames of each sequence")
     add("--canvas", type=frame_size(), default="2160x3840", metavar="HxW", help="the large frame")
@@ -50,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
     report.keep_inputs(args.output, FILES, {"--model": model, "--davis": args.davis})
     options = segmenter_options(args)
-    names = args.sequences.split(",") if args.sequences else None
-    clips = find_clips(args.davis, 2016, args.set, args.resolution, names)
+    clips = davis_clips(args)
     rows = []
     for clip in progress(clips, unit="clip"):
         row: dict[str, Any] = {"Sequence": clip.name}
@@ -68,14 +63,7 @@ def run(args: argparse.Namespace) -> int:
         **conditions.model(bundle, options),
         **conditions.machine(),
     }
-    if args.output:
-        report.write_csv(args.output / FILES[0], rows)
-        report.write_json(args.output / FILES[1], {"conditions": facts, "scores": rows})
-    if args.json:
-        print(report.to_json({"conditions": facts, "scores": rows}))
-    else:
-        print(report.table([{name: _cell(v) for name, v in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, {"conditions": facts, "scores": rows}, report.percent)
     return 0
 
 
@@ -114,7 +102,3 @@ def embedded(
             labels = clip.labels(path)
             mask[place] = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
             yield picture, mask
-
-
-def _cell(value: float | str) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

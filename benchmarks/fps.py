@@ -25,11 +25,12 @@ from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.times import PERCENTILES, StageTimes
 
 from . import conditions, report
-from .options import add_report_arguments
+from .options import add_model_argument, add_report_arguments
 from .scene import scene
 
 log = logging.getLogger(__name__)
 
+FILES = ("fps.csv", "fps.json")
 EXAMPLE = "python -m vos_deploy.benchmarks fps --model stm/ --checkpoint stm.pth --memory 1,5,10"
 TIMED = "one step on a frame of the working size; no decoding, resizing or writing"
 MEMORY = "full: the annotated frame and the last ones that were memorised"
@@ -59,12 +60,7 @@ class Steps(Protocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="exported model (default: the bundled demo model)",
-    )
+    add_model_argument(parser)
     add(
         "--checkpoint",
         type=Path,
@@ -111,13 +107,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=positive, metavar="N", help="CPU threads of both ONNX Runtime and PyTorch"
     )
     add_method_options(parser)
-    add_report_arguments(parser, "fps.csv and fps.json")
+    add_report_arguments(parser, " and ".join(FILES))
 
 
 def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
     reads = {"--model": model, "--checkpoint": args.checkpoint}
-    report.keep_inputs(args.output, ("fps.csv", "fps.json"), reads)
+    report.keep_inputs(args.output, FILES, reads)
     bundle = Bundle.load(model)
     options = {
         "device": args.device,
@@ -263,14 +259,11 @@ def _publish(
     args: argparse.Namespace, rows: list[dict[str, Any]], facts: Mapping[str, Any]
 ) -> None:
     data = {"benchmark": "fps", "conditions": facts, "timings": rows}
-    if args.output:
-        report.write_csv(args.output / "fps.csv", rows)
-        report.write_json(args.output / "fps.json", data)
-    if args.json:
-        print(report.to_json(data))
-    else:
-        print(report.table([{name: _cell(v) for name, v in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, data, _shown)
+
+
+def _shown(row: report.Row) -> dict[str, str]:
+    return {name: _cell(value) for name, value in row.items()}
 
 
 def _cell(value: float | str | None) -> str:

@@ -15,10 +15,10 @@ from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_opti
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .davis import YEARS, Clip, find_clips
+from .davis import Clip
 from .follow import Steps, follow
 from .measures import Statistics
-from .options import add_report_arguments
+from .options import add_davis_arguments, add_report_arguments, davis_clips
 from .result_files import find_results, read_results
 from .scores import ClipScore, overall, score_clip
 
@@ -31,7 +31,7 @@ RECORD = "jf-run.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--davis", type=Path, required=True, metavar="ROOT", help="the data set")
+    add_davis_arguments(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--model",
@@ -55,12 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "these are by torchvision's names: what a trained model has to be better than",
     )
     parser.add_argument(
-        "--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several"
-    )
-    parser.add_argument("--set", default="val", help="which list in ImageSets/")
-    parser.add_argument("--resolution", default="480p", help="which level of the data set")
-    parser.add_argument("--sequences", metavar="A,B", help="only these sequences")
-    parser.add_argument(
         "--conditions", action="store_true", help="print all that the figures depend on"
     )
     add_report_arguments(parser, "scores.csv, scores.json and, unless --results, masks/")
@@ -68,9 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    names = args.sequences.split(",") if args.sequences else None
     folder = _result_folder(args)
-    clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
+    clips = davis_clips(args)
     facts: dict[str, Any] = {
         "data": f"DAVIS-{args.year} {args.set}, sequences: {len(clips)}",
         "frames": COUNTED,

@@ -14,7 +14,6 @@ from vos_deploy.arguments import positive, positive_number
 from vos_deploy.bundle import demonstration_model
 from vos_deploy.captures import Picture
 from vos_deploy.commands import progress
-from vos_deploy.errors import InputError
 from vos_deploy.frame_source import FrameSource
 from vos_deploy.frames import Size
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
@@ -24,8 +23,8 @@ from vos_deploy.runtime.live import LiveSummary
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .memory import FLAT, grown, resident
-from .options import add_report_arguments
+from .memory import FLAT, grown, resident, whole_size
+from .options import add_model_argument, add_report_arguments
 from .scene import scene
 
 EXAMPLE = "python -m vos_deploy.benchmarks live --frames 10000 --factor 2 --size 120x216"
@@ -40,7 +39,7 @@ SAMPLES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", type=Path, metavar="FOLDER", help="the model (default: the bundled demo model)")
+    add_model_argument(parser)
     add("--frames", type=positive, default=10_000, metavar="N", help="frames that are captured")
     add(
         "--factor",
@@ -58,9 +57,7 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
     report.keep_inputs(args.output, FILES, {"--model": model})
     options = segmenter_options(args)
-    options["size"] = options["size"] or DEFAULT_SIZE
-    if not isinstance(options["size"], tuple):
-        raise InputError("--size takes HEIGHTxWIDTH here, such as 120x216")
+    options["size"] = whole_size(options["size"] or DEFAULT_SIZE)
     with Segmenter(model, **options) as segmenter:
         managed = rate(segmenter, options["size"], args.objects)
         source = Scene(options["size"], args.objects, args.frames)
@@ -88,14 +85,7 @@ def run(args: argparse.Namespace) -> int:
         **conditions.model(bundle, options),
         **conditions.machine(),
     }
-    if args.output:
-        report.write_csv(args.output / FILES[0], rows)
-        report.write_json(args.output / FILES[1], {"conditions": facts, "rows": rows})
-    if args.json:
-        print(report.to_json({"conditions": facts, "rows": rows}))
-    else:
-        print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, {"conditions": facts, "rows": rows}, report.plain)
     return 0 if right and frame_times <= BOUND and growth <= FLAT else 1
 
 

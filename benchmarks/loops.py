@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,8 @@ from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.video import open_source
 
 from . import conditions, report
-from .davis import YEARS, Clip, find_clips
-from .options import add_report_arguments
+from .davis import Clip
+from .options import add_davis_arguments, add_model_argument, add_report_arguments, davis_clips
 from .scores import ClipScore, overall, score_clip
 
 EXAMPLE = (
@@ -31,12 +30,8 @@ COUNTED = "of every pass all frames but the first and the last of the clip"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--davis", type=Path, required=True, metavar="ROOT", help="the data set")
-    add("--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several")
-    add("--set", default="val", help="which list in ImageSets/")
-    add("--resolution", default="480p", help="which level of the data set")
-    add("--sequences", metavar="A,B", help="only these sequences")
-    add("--model", type=Path, metavar="FOLDER", help="the model (default: the bundled demo model)")
+    add_davis_arguments(parser)
+    add_model_argument(parser)
     add("--passes", type=positive, default=4, metavar="N", help="forwards, backwards, forwards ...")
     add(
         "--capacities",
@@ -62,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     options = segmenter_options(args)
     if options["memory_frames"] or options["memory_policy"]:
         raise InputError("give --capacities and --policies here, which are compared")
-    names = args.sequences.split(",") if args.sequences else None
-    clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
+    clips = davis_clips(args)
     rows = []
     for policy, capacity in product(args.policies, args.capacities):
         kept = {"memory_policy": policy, "memory_frames": capacity}
@@ -80,14 +74,7 @@ def run(args: argparse.Namespace) -> int:
         **conditions.machine(),
     }
     data = {"benchmark": "loops", "conditions": facts, "scores": rows}
-    if args.output:
-        report.write_csv(args.output / FILES[0], rows)
-        report.write_json(args.output / FILES[1], data)
-    if args.json:
-        print(report.to_json(data))
-    else:
-        print(report.table([{name: _cell(v) for name, v in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, data, report.percent)
     return 0
 
 
@@ -129,7 +116,3 @@ def _policies(text: str) -> list[str]:
         if name not in POLICIES:
             raise argparse.ArgumentTypeError(f"must be of {', '.join(POLICIES)}, got {name!r}")
     return chosen
-
-
-def _cell(value: float | str) -> str:
-    return f"{100 * value:.1f}" if isinstance(value, float) else str(value)

@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-from pathlib import Path
 from typing import Any
 
 from vos_deploy.arguments import positive
@@ -14,9 +13,10 @@ from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_opti
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_report_arguments
+from .options import add_model_argument, add_report_arguments
 from .scene import scene
 
+FILES = ("memory.csv", "memory.json")
 EXAMPLE = "python -m vos_deploy.benchmarks memory --model stm/ --frames 2000 --size 240x432"
 DEFAULT_SIZE = (240, 432)
 SAMPLES = 20
@@ -26,21 +26,16 @@ FLAT = 0.02
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="exported model (default: the bundled demo model)",
-    )
+    add_model_argument(parser)
     add("--frames", type=positive, default=2000, metavar="N", help="length of the video")
     add("--objects", type=positive, default=1, metavar="K", help="number of objects")
     add_segmenter_arguments(parser)
-    add_report_arguments(parser, "memory.csv and memory.json")
+    add_report_arguments(parser, " and ".join(FILES))
 
 
 def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
-    report.keep_inputs(args.output, ("memory.csv", "memory.json"), {"--model": model})
+    report.keep_inputs(args.output, FILES, {"--model": model})
     bundle = Bundle.load(model)
     options = segmenter_options(args)
     options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
@@ -56,14 +51,7 @@ def run(args: argparse.Namespace) -> int:
         "growth after the first quarter": f"{growth:+.2%}",
         **conditions.machine(),
     }
-    if args.output:
-        report.write_csv(args.output / "memory.csv", rows)
-        report.write_json(args.output / "memory.json", {"conditions": facts, "rows": rows})
-    if args.json:
-        print(report.to_json({"conditions": facts, "rows": rows}))
-    else:
-        print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, {"conditions": facts, "rows": rows}, report.plain)
     return 0 if growth <= FLAT else 1
 
 

@@ -2,6 +2,36 @@
 
 import argparse
 from pathlib import Path
+from typing import Literal
+
+from .davis import YEARS, Clip, find_clips
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="exported model (default: the bundled demo model)",
+    )
+
+
+def add_davis_arguments(parser: argparse.ArgumentParser, *, years: bool = True) -> None:
+    """years: whether the benchmark takes data sets of several objects."""
+    add = parser.add_argument
+    add("--davis", type=Path, required=True, metavar="ROOT", help="the data set")
+    if years:
+        add("--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several")
+    add("--set", default="val", help="which list in ImageSets/")
+    add("--resolution", default="480p", help="which level of the data set")
+    add("--sequences", metavar="A,B", help="only these sequences")
+
+
+def davis_clips(args: argparse.Namespace) -> list[Clip]:
+    """The clips that the arguments ask for. Raises InputError for what is not a data set."""
+    names = args.sequences.split(",") if args.sequences else None
+    year: Literal[2016, 2017] = getattr(args, "year", 2016)
+    return find_clips(args.davis, year, args.set, args.resolution, names)
 
 
 def add_report_arguments(parser: argparse.ArgumentParser, files: str) -> None:

@@ -98,14 +98,8 @@ def run(args: argparse.Namespace) -> int:
     smallest = min(row["smallest IoU"] for row in rows)
     passed = bool(smallest >= args.smallest_iou)
     data = {"benchmark": "parity", "conditions": facts, "frames": rows, "passed": passed}
-    if args.output:
-        report.write_csv(args.output / "parity.csv", rows)
-        report.write_json(args.output / "parity.json", data)
-    if args.json:
-        print(report.to_json(data))
-    else:
-        print(report.table([{k: f"{v:.6g}" for k, v in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, ("parity.csv", "parity.json"), rows, data, _shown)
+    if not args.json:
         verdict = "ok" if passed else "OUT OF TOLERANCE"
         print(f"smallest IoU {smallest:.4f}, asked for {args.smallest_iou:g}: {verdict}")
     return 0 if passed else 1
@@ -159,3 +153,7 @@ def _clip(
     slots = np.zeros(256, np.uint8)
     slots[object_ids(ids)] = np.arange(1, len(object_ids(ids)) + 1)
     return held, slots[ids]
+
+
+def _shown(row: report.Row) -> dict[str, str]:
+    return {name: f"{value:.6g}" for name, value in row.items()}

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,9 +16,9 @@ from vos_deploy.prompts import Prompt, PromptError, cut_out
 from vos_deploy.video import open_source
 
 from . import conditions, report
-from .davis import YEARS, Clip, find_clips
+from .davis import Clip
 from .measures import region_similarity
-from .options import add_report_arguments
+from .options import add_davis_arguments, add_report_arguments, davis_clips
 
 EXAMPLE = "python -m vos_deploy.benchmarks prompts --davis DAVIS/ --year 2016"
 FILES = ("prompts.csv", "prompts.json")
@@ -38,32 +37,19 @@ Mask = NDArray[np.bool_]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--davis", type=Path, required=True, metavar="ROOT", help="the data set")
-    add("--year", type=int, choices=YEARS, default=2016, help="2016: one object; 2017: several")
-    add("--set", default="val", help="which list in ImageSets/")
-    add("--resolution", default="480p", help="which level of the data set")
-    add("--sequences", metavar="A,B", help="only these sequences")
+    add_davis_arguments(parser)
     add_report_arguments(parser, "prompts.csv and prompts.json")
 
 
 def run(args: argparse.Namespace) -> int:
     report.keep_inputs(args.output, FILES, {"--davis": args.davis})
-    names = args.sequences.split(",") if args.sequences else None
-    clips = find_clips(args.davis, args.year, args.set, args.resolution, names)
+    clips = davis_clips(args)
     rows = [row for clip in progress(clips, unit="clip") for row in score_clip(clip)]
     facts: dict[str, Any] = {"data": f"DAVIS-{args.year}, first frames: {len(clips)}", **HOW}
     facts |= {"cpu": conditions.machine()["cpu"]}
     rows.append(_mean(rows))
     data = {"benchmark": "prompts", "conditions": facts, "scores": rows}
-    if args.output is not None:
-        report.write_csv(args.output / FILES[0], rows)
-        report.write_json(args.output / FILES[1], data)
-    if args.json:
-        print(report.to_json(data))
-    else:
-        print(report.table([_shown(row) for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, data, _shown)
     return 0
 
 
@@ -139,7 +125,7 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _shown(row: dict[str, Any]) -> dict[str, str]:
+def _shown(row: report.Row) -> dict[str, str]:
     """IoU in percent, as J is."""
     return {name: _cell(name, value) for name, value in row.items()}
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -23,9 +22,10 @@ from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
 from .memory import DEFAULT_SIZE, resident, whole_size
-from .options import add_report_arguments
+from .options import add_model_argument, add_report_arguments
 from .scene import scene
 
+FILES = ("streams.csv", "streams.json")
 EXAMPLE = "python -m vos_deploy.benchmarks streams --model stm/ --streams 8 --threads 2"
 # Summed speed of all streams, of that of one.
 SHARE = 0.95
@@ -44,23 +44,18 @@ class Speed:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="exported model (default: the bundled demo model)",
-    )
+    add_model_argument(parser)
     add("--streams", type=positive, default=8, metavar="N", help="videos at a time")
     add("--frames", type=positive, default=160, metavar="N", help="frames of a round, in all")
     add("--rounds", type=positive, default=5, metavar="N", help="rounds; the median counts")
     add("--objects", type=positive, default=1, metavar="K", help="number of objects")
     add_segmenter_arguments(parser)
-    add_report_arguments(parser, "streams.csv and streams.json")
+    add_report_arguments(parser, " and ".join(FILES))
 
 
 def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
-    report.keep_inputs(args.output, ("streams.csv", "streams.json"), {"--model": model})
+    report.keep_inputs(args.output, FILES, {"--model": model})
     bundle = Bundle.load(model)
     options = segmenter_options(args)
     options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
@@ -100,14 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "summed speed": f"{summed / single:.1%} of one stream",
         **conditions.machine(),
     }
-    if args.output:
-        report.write_csv(args.output / "streams.csv", rows)
-        report.write_json(args.output / "streams.json", {"conditions": facts, "rows": rows})
-    if args.json:
-        print(report.to_json({"conditions": facts, "rows": rows}))
-    else:
-        print(report.table([{name: str(value) for name, value in row.items()} for row in rows]))
-        print(report.listing(facts))
+    report.publish(args, FILES, rows, {"conditions": facts, "rows": rows}, report.plain)
     return 0 if many <= allowed and summed >= SHARE * single else 1
 
 
