@@ -21,8 +21,8 @@ from vos_deploy.errors import InputError
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.backends import DEVICES
 from vos_deploy.runtime.options import add_method_options, configure, given_options
+from vos_deploy.runtime.run.times import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.times import PERCENTILES, StageTimes
 
 from . import conditions, report
 from .options import add_model_argument, add_report_arguments

@@ -17,9 +17,9 @@ from vos_deploy.commands import progress
 from vos_deploy.frame_source import FrameSource
 from vos_deploy.frames import Size
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
-from vos_deploy.runtime.follow import Follower
-from vos_deploy.runtime.given_masks import GivenMask
-from vos_deploy.runtime.live import LiveSummary
+from vos_deploy.runtime.run.follow import Follower
+from vos_deploy.runtime.run.given_masks import GivenMask
+from vos_deploy.runtime.run.live import LiveSummary
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report

@@ -12,7 +12,7 @@ from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
-from vos_deploy.runtime.eviction import POLICIES
+from vos_deploy.runtime.memory.eviction import POLICIES
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.video import open_source
 

@@ -18,7 +18,7 @@ from vos_deploy.frames import resize_frame, resize_ids, working_size
 from vos_deploy.masks import check_mask, object_ids, read_mask
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
-from vos_deploy.runtime.eviction import OLDEST
+from vos_deploy.runtime.memory.eviction import OLDEST
 from vos_deploy.runtime.options import GENERAL, configure
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.settings import UNLIMITED

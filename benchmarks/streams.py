@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vos_deploy.arguments import positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
-from vos_deploy.runtime.memory_limit import state_bytes
+from vos_deploy.runtime.memory.limit import state_bytes
 from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.segmenter import Segmenter
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from vos_deploy.arguments import positive, positive_number, working_size
 
 from .backends import DEVICES
-from .eviction import POLICIES
+from .memory.eviction import POLICIES
 from .options import add_method_options, given_options
 from .settings import UNLIMITED
 

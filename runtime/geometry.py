@@ -9,8 +9,8 @@ from vos_deploy import frames
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
 
-from .estimate import most_likely
 from .focus import Crop, Move
+from .objects.estimate import most_likely
 
 logger = logging.getLogger(__name__)
 

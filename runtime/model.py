@@ -11,7 +11,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
 
 from . import backends
-from .memory_limit import MemoryLimit, parse_bytes
+from .memory.limit import MemoryLimit, parse_bytes
 
 if TYPE_CHECKING:
     from .segmenter import Segmenter

@@ -15,18 +15,18 @@ from vos_deploy.frames import Size, check_frame, working_size
 from vos_deploy.prompts import Prompt, mask_of
 
 from . import backends, trackers
-from .drawn import check_drawn, check_visible
-from .estimate import most_likely
 from .focus import Focus, boxes
-from .followed_objects import FollowedObjects
 from .geometry import Geometry
-from .memory import MemoryState
-from .memory_cap import planned
+from .memory.bank import MemoryState
+from .memory.cap import planned
 from .model import Model, load
-from .objects import ObjectManager
-from .parked import ParkedObjects
-from .saving import Saved
+from .objects.drawn import check_drawn, check_visible
+from .objects.estimate import most_likely
+from .objects.followed import FollowedObjects
+from .objects.parked import ParkedObjects
+from .objects.slots import ObjectManager
 from .settings import Settings
+from .state.saving import Saved
 
 
 class Segmenter(FollowedObjects, Saved):
@@ -68,7 +68,8 @@ class Segmenter(FollowedObjects, Saved):
             memory_every: memorise every n-th frame for good.
             memory_frames: how many frames an object's memory holds, the annotated one included;
                 "unlimited" lets it grow with the video.
-            memory_policy: which of them makes room, one of `vos_deploy.runtime.eviction.POLICIES`.
+            memory_policy: which of them makes room, one of `POLICIES` of
+                `vos_deploy.runtime.memory.eviction`.
             memory_mib: how many MiB an object's memory takes at most: fewer memory frames fit in.
             size: what frames are resized to: the length of the shorter side, or (height, width).
                 A model exported for one size takes no other.

@@ -13,9 +13,9 @@ from vos_deploy.options import Options
 
 from . import trackers
 from .backends import Backend
-from .eviction import POLICIES
-from .memory import MemoryPolicy
-from .memory_cap import capped
+from .memory.bank import MemoryPolicy
+from .memory.cap import capped
+from .memory.eviction import POLICIES
 from .options import configure
 
 UNLIMITED: Literal["unlimited"] = "unlimited"

@@ -81,7 +81,8 @@ def test_engine_neutral_folders_name_no_framework() -> None:
     "statement",
     [
         "import vos_deploy; vos_deploy.__version__; vos_deploy.Segmenter",
-        "import vos_deploy.runtime, vos_deploy.runtime.run, vos_deploy.bundle, vos_deploy.writers",
+        "import vos_deploy.runtime, vos_deploy.runtime.run.command",
+        "import vos_deploy.bundle, vos_deploy.writers",
         "import vos_deploy.onnx_runtime, vos_deploy.runtime.backends.ort",
         "import vos_deploy.runtime.backends.torch",
         "import vos_deploy.runtime.trackers.stm, vos_deploy.runtime.build",

@@ -18,7 +18,7 @@ from vos_deploy.bundle import demonstration_model
 from vos_deploy.commands import run_command
 from vos_deploy.export.cli import main as export
 from vos_deploy.runtime.build import main as build
-from vos_deploy.runtime.run import main as run
+from vos_deploy.runtime.run.command import main as run
 from vos_deploy.train.cli import main as train
 from vos_deploy.train.data.check import main as data
 

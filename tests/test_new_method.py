@@ -22,7 +22,7 @@ from vos_deploy.export.cli import main as export
 from vos_deploy.masks import read_mask
 from vos_deploy.methods import _PARTS, DEMONSTRATION, METHODS
 from vos_deploy.models import load_model
-from vos_deploy.runtime import run
+from vos_deploy.runtime.run import command as run
 from vos_deploy.train.cli import main as train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,8 +21,8 @@ from vos_deploy.methods import METHODS
 from vos_deploy.runtime.build import build
 from vos_deploy.runtime.build import main as build_main
 from vos_deploy.runtime.build import parser as build_parser
-from vos_deploy.runtime.run import main as run_main
-from vos_deploy.runtime.run import parser as run_parser
+from vos_deploy.runtime.run.command import main as run_main
+from vos_deploy.runtime.run.command import parser as run_parser
 
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "python -m vos_deploy.export": export_parser,

@@ -76,7 +76,7 @@ def test_command_lines_are_understood(command: str) -> None:
     if program in ("export", "train", "train.data"):
         pytest.importorskip("torch")
     if program == "vos-deploy-run":
-        from vos_deploy.runtime.run import parser
+        from vos_deploy.runtime.run.command import parser
     elif program == "vos-deploy-convert":
         from vos_deploy.formats.command import parser
     elif program == "vos-deploy-build":

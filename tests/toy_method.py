@@ -17,7 +17,7 @@ from vos_deploy.models import Network
 from vos_deploy.options import Options, option
 from vos_deploy.reference.base import Reference
 from vos_deploy.runtime.backends import Backend
-from vos_deploy.runtime.memory import MemoryPolicy, MemoryState
+from vos_deploy.runtime.memory.bank import MemoryPolicy, MemoryState
 from vos_deploy.runtime.trackers import Tracker
 from vos_deploy.train.options import TrainOptions
 from vos_deploy.train.schedule import Step

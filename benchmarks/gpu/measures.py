@@ -20,9 +20,9 @@ from vos_deploy.files import replacing
 from vos_deploy.frames import Size
 from vos_deploy.runtime.backends import Backend, BackendMaker
 from vos_deploy.runtime.build import build
-from vos_deploy.runtime.memory import MemoryPolicy
+from vos_deploy.runtime.memory.bank import MemoryPolicy
+from vos_deploy.runtime.run.times import StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.runtime.times import StageTimes
 
 from ..measures import region_similarity
 from ..memory import FLAT, resident

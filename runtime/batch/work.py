@@ -16,11 +16,11 @@ from vos_deploy.results import ResultFolder
 from vos_deploy.video import FrameSource, open_source
 from vos_deploy.writers import MaskFolderWriter
 
-from ..follow import Follower
-from ..given import Given
-from ..given_masks import GivenMasks
-from ..given_prompts import GivenPrompts
 from ..model import Model
+from ..run.follow import Follower
+from ..run.given import Given
+from ..run.given_masks import GivenMasks
+from ..run.given_prompts import GivenPrompts
 from ..segmenter import Segmenter
 from .jobs import Job
 from .peak import forget_peak, peak_memory

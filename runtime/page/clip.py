@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from vos_deploy.errors import InputError
 from vos_deploy.video import open_source
 
-from ..follow import Followed, Follower
-from ..given_masks import GivenMask
+from ..run.follow import Followed, Follower
+from ..run.given_masks import GivenMask
 from ..segmenter import Segmenter
 from .history import History
 from .marks import Marks

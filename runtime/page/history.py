@@ -13,7 +13,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.files import replacing
 from vos_deploy.images import read_image
 
-from ..follow import Followed
+from ..run.follow import Followed
 
 # What frames look like on the page; masks are kept exactly.
 JPEG_QUALITY = 92

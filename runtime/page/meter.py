@@ -8,7 +8,7 @@ import numpy as np
 
 from vos_deploy.video import FrameSource
 
-from ..times import PERCENTILES
+from ..run.times import PERCENTILES
 
 SECONDS = 3.0
 FRAMES = 1000

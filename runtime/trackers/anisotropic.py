@@ -8,9 +8,9 @@ from vos_deploy.options import Options, option
 from vos_deploy.padding import grid_size
 
 from ..backends import Array, Backend
-from ..eviction import OLDEST, POLICIES
-from ..long_term import Budget, LongTermMemory
-from ..memory import MemoryBank, MemoryPolicy, MemoryState
+from ..memory.bank import MemoryBank, MemoryPolicy, MemoryState
+from ..memory.eviction import OLDEST, POLICIES
+from ..memory.long_term import Budget, LongTermMemory
 from .shared_keys import Group, SharedKeys
 
 Memory = MemoryBank | LongTermMemory

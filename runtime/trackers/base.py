@@ -14,11 +14,11 @@ from vos_deploy.errors import ModelError
 from vos_deploy.options import Options
 
 from ..backends import Array, Backend
-from ..estimate import blank, release
-from ..eviction import OLDEST, STRIDE
 from ..focus import Move
-from ..memory import MemoryPolicy, MemoryState
-from ..parked import Parked, join
+from ..memory.bank import MemoryPolicy, MemoryState
+from ..memory.eviction import OLDEST, STRIDE
+from ..objects.estimate import blank, release
+from ..objects.parked import Parked, join
 
 
 class Tracker(ABC):
@@ -35,7 +35,7 @@ class Tracker(ABC):
     policies: who may make room in a full memory, of `eviction.POLICIES`; none where that is fixed.
     settings: the authors' presets by name, for a data set each: values of options and
         `memory_every`.
-    state: the attributes that later steps depend on; see `runtime/state.py`.
+    state: the attributes that later steps depend on; see `runtime/state/held.py`.
     """
 
     graphs: ClassVar[tuple[str, ...]]

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy, MemoryState, only_columns, without_columns
+from ..memory.bank import MemoryBank, MemoryPolicy, MemoryState, only_columns, without_columns
 from .shared_keys import Group, SharedKeys
 from .top_k import top_k_option
 

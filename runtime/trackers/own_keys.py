@@ -8,7 +8,7 @@ from vos_deploy.options import Options
 from vos_deploy.padding import STRIDE, grid_size
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy, MemoryState
+from ..memory.bank import MemoryBank, MemoryPolicy, MemoryState
 from .base import Tracker
 
 B = TypeVar("B", bound=MemoryBank)

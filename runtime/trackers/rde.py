@@ -12,8 +12,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
-from ..eviction import OLDEST
-from ..memory import (
+from ..memory.bank import (
     MemoryBank,
     MemoryPolicy,
     MemoryState,
@@ -21,6 +20,7 @@ from ..memory import (
     only_columns,
     without_columns,
 )
+from ..memory.eviction import OLDEST
 from .shared_keys import Group
 from .top_k import TopK, top_k_option
 

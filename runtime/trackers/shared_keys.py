@@ -13,8 +13,8 @@ from vos_deploy.options import Options
 from vos_deploy.padding import STRIDE, interior, padded_size
 
 from ..backends import Array, Backend
-from ..estimate import aggregate
-from ..memory import MemoryPolicy, MemoryState
+from ..memory.bank import MemoryPolicy, MemoryState
+from ..objects.estimate import aggregate
 from .base import Tracker
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from vos_deploy.options import Options, option
 
-from ..memory import MemoryBank, MemoryState
+from ..memory.bank import MemoryBank, MemoryState
 from .shared_keys import Group
 from .top_k import TopK, top_k_option
 

@@ -3,7 +3,7 @@
 from vos_deploy.options import Options
 
 from ..backends import Backend
-from ..memory import MemoryBank, MemoryPolicy
+from ..memory.bank import MemoryBank, MemoryPolicy
 from .own_keys import OwnKeys
 
 

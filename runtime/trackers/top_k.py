@@ -7,7 +7,7 @@ import numpy as np
 from vos_deploy.options import Options, option
 
 from ..backends import Array, Backend
-from ..memory import MemoryBank, MemoryPolicy
+from ..memory.bank import MemoryBank, MemoryPolicy
 from .shared_keys import Group, GroupMemory, SharedKeys
 
 

@@ -19,7 +19,7 @@ from vos_deploy.export import export as export_module
 from vos_deploy.export.cli import main
 from vos_deploy.export.compress import store_half
 from vos_deploy.export.verify import relative_error
-from vos_deploy.runtime.run import parser as run_parser
+from vos_deploy.runtime.run.command import parser as run_parser
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.runtime.scenes import SIZE, scene
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
-from vos_deploy.runtime.memory_limit import parse_bytes
+from vos_deploy.runtime.memory.limit import parse_bytes
 
 Labels = list[np.ndarray]
 

@@ -12,7 +12,7 @@ import pytest
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.options import configure
-from vos_deploy.runtime.run import parser
+from vos_deploy.runtime.run.command import parser
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.rde import RDE
 

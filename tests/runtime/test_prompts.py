@@ -13,8 +13,8 @@ from vos_deploy import Prompt
 from vos_deploy.errors import InputError
 from vos_deploy.masks import read_mask
 from vos_deploy.prompts import PromptError, mask_of
-from vos_deploy.runtime import run
-from vos_deploy.runtime.given_prompts import add_prompt_arguments, given_prompts
+from vos_deploy.runtime.run import command as run
+from vos_deploy.runtime.run.given_prompts import add_prompt_arguments, given_prompts
 
 from .conftest import MakeSegmenter
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vos_deploy.options import Options, option
 
-from ...long_term import Budget
+from ...memory.long_term import Budget
 from ..anisotropic import long_term_option, long_term_tokens_option, prototypes_option
 from ..top_k import top_k_option
 

@@ -11,7 +11,7 @@ from vos_deploy.options import Options
 
 from ...backends import Array, Backend
 from ...focus import Move
-from ...memory import MemoryBank, MemoryPolicy, MemoryState, duplicate
+from ...memory.bank import MemoryBank, MemoryPolicy, MemoryState, duplicate
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
 from ..shared_keys import Group
 from .options import SETTINGS, CutieOptions

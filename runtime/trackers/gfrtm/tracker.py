@@ -16,7 +16,7 @@ from vos_deploy.padding import grid_size
 
 from ...backends import Array, Backend
 from ...focus import Move
-from ...memory import MemoryPolicy, MemoryState
+from ...memory.bank import MemoryPolicy, MemoryState
 from ..base import Tracker
 from .followed import Followed
 from .options import GFRTMOptions

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ...memory import MemoryBank
+from ...memory.bank import MemoryBank
 from .tokens import Indices
 
 # The regional read gathers its tokens first, so it must save more than a little to be worth it.

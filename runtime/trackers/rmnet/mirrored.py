@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends import Backend
-from ...estimate import most_likely
 from ...focus import Move
-from ...memory import MemoryPolicy, MemoryState
-from ...parked import Parked
+from ...memory.bank import MemoryPolicy, MemoryState
+from ...objects.estimate import most_likely
+from ...objects.parked import Parked
 from .tracker import RMNet, RMNetOptions
 
 

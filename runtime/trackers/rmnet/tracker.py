@@ -15,7 +15,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.options import Options, option
 
 from ...backends import Array, Backend
-from ...memory import MemoryPolicy
+from ...memory.bank import MemoryPolicy
 from ..base import Tracker
 from ..own_keys import OwnKeys
 from . import flow as flows

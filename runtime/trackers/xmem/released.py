@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from vos_deploy.errors import InputError
 
 from ...backends import Backend
-from ...long_term import LongTermMemory
+from ...memory.long_term import LongTermMemory
 
 
 def condense(backend: Backend, memories: Sequence[LongTermMemory]) -> None:

@@ -13,8 +13,8 @@ from vos_deploy.options import Options
 
 from ...backends import Array, Backend
 from ...focus import Move
-from ...long_term import Budget, LongTermMemory
-from ...memory import MemoryPolicy, MemoryState, duplicate
+from ...memory.bank import MemoryPolicy, MemoryState, duplicate
+from ...memory.long_term import Budget, LongTermMemory
 from ..anisotropic import AnisotropicKeys, Memory, check_budget
 from ..shared_keys import Group
 from . import released

@@ -20,9 +20,9 @@ from vos_deploy.runtime.batch.jobs import find_jobs
 from vos_deploy.runtime.batch.lock import batch_lock, worker_lock
 from vos_deploy.runtime.batch.pool import Pool
 from vos_deploy.runtime.batch.work import FAILED, FINISHED, Result, Work, Worker
-from vos_deploy.runtime.run import main
+from vos_deploy.runtime.run.command import main
 
-COMMAND = "import sys; from vos_deploy.runtime.run import main; sys.exit(main())"
+COMMAND = "import sys; from vos_deploy.runtime.run.command import main; sys.exit(main())"
 
 
 def test_a_mixture_on_two_workers(make_model, videos, tmp_path, capsys):

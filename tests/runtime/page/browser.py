@@ -24,7 +24,7 @@ FLAGS = (
 @contextmanager
 def served(*arguments: str) -> Iterator[str]:
     """`vos-deploy-run --serve` at a free port until the block ends; the address that it prints."""
-    code = "import sys; from vos_deploy.runtime.run import main; sys.exit(main())"
+    code = "import sys; from vos_deploy.runtime.run.command import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--serve", "0", "--threads", "1", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

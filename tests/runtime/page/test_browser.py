@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vos_deploy.runtime import run
+from vos_deploy.runtime.run import command as run
 
 from .browser import SECONDS, chromium, served, wait
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vos_deploy.runtime import run
+from vos_deploy.runtime.run import command as run
 
 
 def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     """A server of its own, and the address that it prints."""
-    code = "import sys; from vos_deploy.runtime.run import main; sys.exit(main())"
+    code = "import sys; from vos_deploy.runtime.run.command import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--serve", "0", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert server.stdout is not None

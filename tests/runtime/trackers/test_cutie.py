@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tests.runtime.trackers.cutie_model import NumberBackend, bundle
 from vos_deploy.errors import InputError
-from vos_deploy.runtime.estimate import overwrite
-from vos_deploy.runtime.long_term import LongTermMemory
-from vos_deploy.runtime.memory import MemoryPolicy
+from vos_deploy.runtime.memory.bank import MemoryPolicy
+from vos_deploy.runtime.memory.long_term import LongTermMemory
+from vos_deploy.runtime.objects.estimate import overwrite
 from vos_deploy.runtime.options import configure
 from vos_deploy.runtime.trackers.cutie import Cutie
 from vos_deploy.runtime.trackers.cutie.options import CutieOptions

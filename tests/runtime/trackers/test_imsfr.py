@@ -11,7 +11,7 @@ from tests.runtime.conftest import tensor_specs
 from tests.runtime.trackers.imsfr_model import GRAPHS, build
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
 from vos_deploy.errors import InputError
-from vos_deploy.runtime.memory import MemoryBank
+from vos_deploy.runtime.memory.bank import MemoryBank
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.imsfr import IMSFR, SAMPLINGS, IMSFROptions, RandomSampler
 

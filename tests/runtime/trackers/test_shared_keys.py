@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.trackers.shared_keys_model import HEIGHT, WIDTH, frame, mask, write_model
-from vos_deploy.runtime.estimate import aggregate
+from vos_deploy.runtime.objects.estimate import aggregate
 from vos_deploy.runtime.segmenter import Segmenter
 
 

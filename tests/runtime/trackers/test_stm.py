@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vos_deploy.runtime.memory import MemoryBank
+from vos_deploy.runtime.memory.bank import MemoryBank
 from vos_deploy.runtime.segmenter import Segmenter
 
 HEIGHT, WIDTH = 32, 48

@@ -15,8 +15,8 @@ from tests.support import models
 from tests.support.golden import error
 from vos_deploy.bundle import Bundle, Engines
 from vos_deploy.errors import InputError
-from vos_deploy.runtime.long_term import LongTermMemory
-from vos_deploy.runtime.memory import MemoryPolicy
+from vos_deploy.runtime.memory.bank import MemoryPolicy
+from vos_deploy.runtime.memory.long_term import LongTermMemory
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.xmem import XMem
 from vos_deploy.runtime.trackers.xmem.options import XMemOptions

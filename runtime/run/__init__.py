@@ -1,0 +1,1 @@
+"""vos-deploy-run: what it is given, the loop over the frames, and what it writes."""

@@ -1,0 +1,1 @@
+"""The state of a segmenter, saved to a file and read back."""
