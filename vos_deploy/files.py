@@ -71,7 +71,9 @@ def entries(folder: str | Path, suffixes: Iterable[str] = ()) -> list[Path]:
         folder: where to look.
         suffixes: in lower case with their dot; a file's own may be in any case. Empty for all.
     """
-    folder, wanted = Path(folder), frozenset(suffixes)
+    # An address on storage is used like a path, and is none.
+    folder = Path(folder) if isinstance(folder, str) else folder
+    wanted = frozenset(suffixes)
     if not folder.is_dir():
         return []
     found = [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,18 @@ from .data_sets import LAYOUTS, YOUTUBE, data_set_jobs, is_data_set, pack
 from .jobs import Job, find_jobs
 from .lock import batch_lock
 from .pool import Pool
+from .ray_pool import RayPool, connected
 from .report import REPORT, BatchReport
-from .work import FAILED, Result, Work
+from .storage import (
+    at_hand,
+    fetch,
+    is_stored,
+    keep_apart_there,
+    location_argument,
+    reaching,
+    store,
+)
+from .work import FAILED, MASKS, Result, Work
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +52,31 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add(
         "--videos",
-        type=Path,
+        type=location_argument,
         metavar="FOLDER|LIST",
         help="in place of --video: a folder of video files and folders of frames, each with its "
         "mask NAME.png or NAME_masks/ beside it or in the folder --mask; a DAVIS or YouTube-VOS "
         "folder; or a text file with a line VIDEO,MASK[,NAME] for each. Masks go to "
-        "OUTPUT/NAME/masks/, a report to OUTPUT/report.json; no overlay is made. With --serve the "
-        "folder whose videos the page may open",
+        "OUTPUT/NAME/masks/, a report to OUTPUT/report.json; no overlay is made. All paths may be "
+        "addresses on storage, such as s3://bucket/videos. With --serve the folder whose videos "
+        "the page may open",
     )
     add("--workers", type=positive, default=1, metavar="N", help="processes side by side")
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="workers are actors on the Ray cluster at ADDRESS (default: that of RAY_ADDRESS, one "
+        "that runs here, or else one of this machine alone)",
+    )
+    add(
+        "--gpus-per-worker",
+        type=_amount,
+        metavar="X",
+        help="with --ray: GPUs that each worker takes, such as 1 or 0.25 (default: 1 if --device "
+        "is a GPU, else 0)",
+    )
     add(
         "--resume",
         action="store_true",
@@ -56,7 +84,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--checkpoint-every",
-        type=_seconds,
+        type=_amount,
         default=30.0,
         metavar="SECONDS",
         help="how much work of a video is lost at most when a run is killed",
@@ -73,7 +101,8 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
 def run_batch(args: argparse.Namespace) -> int:
     """Run the batch that the arguments describe; returns the exit code."""
     _check(args)
-    jobs = _jobs(args)
+    with reaching(args.videos):
+        jobs = _jobs(args)
     options = segmenter_options(args)
     work = Work(
         model=args.model,
@@ -85,12 +114,18 @@ def run_batch(args: argparse.Namespace) -> int:
         objects=None if args.objects is None else tuple(args.objects),
         resume=args.resume,
         checkpoint_every=args.checkpoint_every,
+        batch=uuid.uuid4().hex,
     )
     _check_options(work)
-    workers = min(args.workers, len(jobs))
-    pool = Pool(work, workers)
-    about = {"model": str(args.model or demonstration_model()), "device": work.device}
-    about |= {"workers": str(workers), "threads": str(pool.work.threads)}
+    if args.ray is None:
+        return _run(args, Pool(work, min(args.workers, len(jobs))), jobs)
+    with connected(args.ray or None):
+        return _run(args, RayPool(work, min(args.workers, len(jobs)), args.gpus_per_worker), jobs)
+
+
+def _run(args: argparse.Namespace, pool: Pool | RayPool, jobs: list[Job]) -> int:
+    about = {"model": str(args.model or demonstration_model()), "device": pool.work.device}
+    about |= {"workers": str(pool.workers), "threads": str(pool.work.threads)}
     report = BatchReport(jobs, about)
     with batch_lock(args.output):
         report.write(args.output)  # now is the time to learn that it cannot be
@@ -104,7 +139,7 @@ def run_batch(args: argparse.Namespace) -> int:
     return VosDeployError.exit_code if report.count(FAILED) else 0
 
 
-def _work(pool: Pool, jobs: list[Job], report: BatchReport, output: Path) -> bool:
+def _work(pool: Pool | RayPool, jobs: list[Job], report: BatchReport, output: Path) -> bool:
     """Whether Ctrl-C ended it."""
     bar: Any
     with progress(total=len(jobs), unit="video") as bar:
@@ -137,7 +172,14 @@ def _pack(args: argparse.Namespace, jobs: list[Job], report: BatchReport) -> Non
     if report.count(FAILED):
         logger.warning("%s.zip is not written: videos are missing", args.layout)
         return
-    report.files.append(str(pack(args.layout, args.output, jobs)))
+    if not is_stored(args.output):
+        report.files.append(str(pack(args.layout, args.output, jobs)))
+        return
+    with tempfile.TemporaryDirectory(prefix="vos_deploy-") as name:
+        scratch = Path(name)
+        for job in jobs:
+            fetch(args.output / job.name / MASKS, scratch / job.name)
+        report.files.append(str(store(pack(args.layout, scratch, jobs), args.output)))
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
@@ -148,7 +190,10 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     else:
         jobs = find_jobs(args.videos, args.mask)
     trees = {"--videos": args.videos, "--mask": args.mask, "--model": args.model}
-    keep_apart({}, [args.output / REPORT], trees=trees)
+    keep_apart_there(trees, args.output)
+    if not is_stored(args.output):
+        here = {name: path for name, path in trees.items() if not is_stored(path)}
+        keep_apart({}, [args.output / REPORT], trees=here)
     return jobs
 
 
@@ -159,20 +204,23 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not (value is None or value is False or value == []):
             raise InputError(f"--{name.replace('_', '-')} is for a single --video")
+    if args.ray is None and args.gpus_per_worker is not None:
+        raise InputError("--gpus-per-worker is for --ray: here workers share the GPU")
     if args.layout == YOUTUBE and args.objects:
         raise InputError("--objects would leave out what YouTube-VOS asks for")
 
 
 def _check_options(work: Work) -> None:
     """Raise InputError or ModelError for what no worker could work with, before any is started."""
-    bundle = load(work.model)
+    with at_hand(work.model) as model:
+        bundle = load(model)
     options = dict(work.options)
     names = "memory_frames", "size", "setting", "memory_policy", "memory_mib", "focus"
     general = [options.pop(name, None) for name in names]
     Settings.of(bundle, options, *general)
 
 
-def _seconds(text: str) -> float:
+def _amount(text: str) -> float:
     try:
         number = float(text)
     except ValueError:

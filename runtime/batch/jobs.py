@@ -11,6 +11,8 @@ from vos_deploy.errors import InputError
 from vos_deploy.files import entries
 from vos_deploy.images import IMAGE_SUFFIXES
 
+from .storage import location
+
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"}
 )
@@ -40,7 +42,8 @@ def find_jobs(videos: Path, masks: Path | None = None) -> list[Job]:
 
     Args:
         videos: a folder of video files and folders of frames, or a text file with a line
-            `VIDEO,MASK` or `VIDEO,MASK,NAME` for each; paths are relative to the list.
+            `VIDEO,MASK` or `VIDEO,MASK,NAME` for each; paths are relative to the list. Folder,
+            list and paths may be addresses on storage.
         masks: a folder with `NAME.png`, or a folder `NAME`, for each video of that name. None: they
             lie beside the videos, the folders called `NAME_masks`.
 
@@ -111,13 +114,17 @@ def _listed(path: Path) -> Iterator[Job]:
                 f"line {number} of {path} must be VIDEO,MASK or VIDEO,MASK,NAME, got "
                 f"{','.join(row)!r}"
             )
-        video, mask = (path.parent / cell for cell in row[:2])
+        video, mask = (_beside(path, cell) for cell in row[:2])
         name = row[2] if len(row) == 3 else video.name if video.is_dir() else video.stem
         if name in (".", "..") or Path(name).name != name or name.startswith("."):
             raise InputError(
                 f"line {number} of {path} names {name!r}, which is no name of a folder"
             )
         yield Job(name, video, mask)
+
+
+def _beside(path: Path, cell: str) -> Path:
+    return location(cell) if "://" in cell else path.parent / cell
 
 
 def _rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

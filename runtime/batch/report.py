@@ -12,6 +12,7 @@ from typing import Any
 from vos_deploy.files import replacing
 
 from .jobs import Job
+from .storage import is_stored, store_text
 from .work import FAILED, FINISHED, SKIPPED, Result
 
 REPORT = "report.json"
@@ -46,8 +47,12 @@ class BatchReport:
 
     def write(self, folder: Path) -> None:
         """Write the report, whole or not at all. Raises VosDeployError."""
+        text = json.dumps(self.as_json(), indent=1) + "\n"
+        if is_stored(folder):
+            store_text(text, folder / REPORT)
+            return
         with replacing(folder / REPORT) as temporary:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
 
     def as_json(self) -> dict[str, Any]:
         waiting = [Result.of(job, WAITING) for job in self.jobs if job.name not in self.results]

@@ -4,9 +4,11 @@ machine."""
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +26,7 @@ from ..run.given_prompts import GivenPrompts
 from ..segmenter import Segmenter
 from .jobs import Job
 from .peak import forget_peak, peak_memory
+from .storage import Stage, at_hand, is_stored
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ Tell = Callable[[int, int | None], None]
 class Work:
     """What is the same for all videos of a batch.
 
-    options: of `Model.segmenter`. resume: go on where an older run of the same ended.
-    checkpoint_every: seconds between checkpoints.
+    model and output may be addresses on storage. options: of `Model.segmenter`. resume: go on where
+    an older run of the same ended. checkpoint_every: seconds between checkpoints. batch: names this
+    run; a video that is given again within it, as its worker died, goes on where that one ended.
     """
 
     model: Path | None
@@ -51,6 +55,7 @@ class Work:
     objects: tuple[int, ...] | None = None
     resume: bool = False
     checkpoint_every: float = 30.0
+    batch: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,46 +92,62 @@ class Worker:
     def __init__(self, work: Work) -> None:
         """Raises VosDeployError if the model cannot be used."""
         self.work = work
-        self.model = Model(work.model, device=work.device, threads=work.threads)
+        self._held = ExitStack()
+        model = self._held.enter_context(at_hand(work.model))
+        self.model = Model(model, device=work.device, threads=work.threads)
 
     def run(self, job: Job, tell: Tell = lambda done, expected: None) -> Result:
         """Follow the objects of a video and write their masks; whatever goes wrong is in the
         result, and is of this video alone."""
         started = time.perf_counter()
         forget_peak()
-        try:
-            result = _Run(self.model, self.work, job, tell).run()
-        except VosDeployError as error:
-            result = Result.of(job, FAILED, reason=str(error))
-        except Exception as error:  # a defect, or no memory: the next video has its chance
-            logger.exception("%s", job.name)
-            result = Result.of(job, FAILED, reason=f"{type(error).__name__}: {error}")
+        with Stage(job.video, job.mask, self.work.output / job.name) as stage:
+            try:
+                result = _Run(self.model, self.work, job, stage, tell).run()
+            except VosDeployError as error:
+                result = Result.of(job, FAILED, reason=stage.named(str(error)))
+            except Exception as error:  # a defect, or no memory: the next video has its chance
+                logger.exception("%s", job.name)
+                result = Result.of(job, FAILED, reason=f"{type(error).__name__}: {error}")
         seconds = round(time.perf_counter() - started, 3)
         return Result(**{**asdict(result), "seconds": seconds, "memory": peak_memory()})
 
     def close(self) -> None:
         self.model.close()
+        self._held.close()
 
 
 class _Run:
-    def __init__(self, model: Model, work: Work, job: Job, tell: Tell) -> None:
-        self.model, self.work, self.job, self.tell = model, work, job, tell
-        self.folder = ResultFolder(work.output / job.name, (MASKS, CHECKPOINTS), durable=True)
+    def __init__(self, model: Model, work: Work, job: Job, stage: Stage, tell: Tell) -> None:
+        self.model, self.work, self.job, self.stage, self.tell = model, work, job, stage, tell
+        self.folder = ResultFolder(stage.results, (MASKS, CHECKPOINTS), durable=True)
         masks = GivenMasks(
-            job.mask, binary=work.binary, objects=work.objects, first_only=job.first_only
+            stage.mask, binary=work.binary, objects=work.objects, first_only=job.first_only
         )
         self.masks = Given(masks, GivenPrompts())
         path = model.bundle.path
-        self.folder.keep_apart({"the video": job.video, "the mask": job.mask, "--model": path})
-        about = {"video": str(job.video), "mask": str(job.mask), "model": str(path)}
-        self.about: dict[str, Any] = {**about, "job": self._job()}
+        reads = {"the video": job.video, "the mask": job.mask, "--model": path}
+        self.folder.keep_apart({name: path for name, path in reads.items() if not is_stored(path)})
+        self.about: dict[str, Any] = {
+            **{"video": str(job.video), "mask": str(job.mask), "model": str(work.model or path)},
+            **{"batch": work.batch, "worker": f"{socket.gethostname()}:{os.getpid()}"},
+            "job": self._job(),
+        }
 
     def run(self) -> Result:
-        before = self.folder.before if self.work.resume else {}
-        same = before.get("job") == self.about["job"]
+        before = self.folder.before
+        again = bool(self.work.batch) and before.get("batch") == self.work.batch
+        same = before.get("job") == self.about["job"] and (again or self.work.resume)
         if same and before.get("state") == FINISHED and self._is_whole(before):
-            return Result.of(self.job, SKIPPED, frames=before["frames"], objects=before["objects"])
-        with open_source(self.job.video, exclude=self.masks.files) as source:
+            counted = {"frames": before["frames"], "objects": before["objects"]}
+            return Result.of(self.job, FINISHED if again else SKIPPED, **counted)
+        try:
+            return self._start(same)
+        finally:
+            self.stage.push()
+
+    def _start(self, same: bool) -> Result:
+        with open_source(self.stage.video, exclude=self.masks.files) as source:
             self.masks.match(source.names)
             segmenter, start, keep = self._begin(source, same)
             with segmenter:
@@ -183,6 +204,7 @@ class _Run:
         self.folder.note(path)
         segmenter.save(path)
         self._drop_checkpoints(path)
+        self.stage.push()
 
     def _drop_checkpoints(self, but: Path | None = None) -> None:
         for path in self._checkpoints():

@@ -27,6 +27,7 @@ from vos_deploy.video import DECODERS, open_source
 
 from ..arguments import add_segmenter_arguments, segmenter_options
 from ..batch.command import add_batch_arguments, run_batch
+from ..batch.storage import is_stored, location_argument
 from ..page import add_page_arguments, serve
 from ..segmenter import Segmenter
 from .changes import Changes, pause, removal
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     setup_logging()
+    _check_storage(args)
     if args.serve is not None:
         return serve(args, lambda: Segmenter(args.model, **segmenter_options(args)))
     if args.videos is not None:
@@ -79,6 +81,16 @@ def _main(argv: Sequence[str]) -> int:
         report = follower.report(files.paths)
     print(json.dumps(report.as_json(), indent=2) if args.json else report)
     return EXIT_INTERRUPTED if interrupted else 0
+
+
+def _check_storage(args: argparse.Namespace) -> None:
+    for name in ("model", "mask", "output", "videos"):
+        stored = is_stored(getattr(args, name))
+        if stored and (args.videos is None or args.serve is not None):
+            raise InputError(
+                f"--{name} {getattr(args, name)} is an address on storage, which is for a batch "
+                "(--videos): give a path"
+            )
 
 
 def _masks(args: argparse.Namespace) -> GivenMasks | None:
@@ -156,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         "--engine",
-        type=Path,
+        type=location_argument,
         help="model folder, or a .plan file built from one by vos-deploy-build (default: the "
         "bundled demo model)",
     )
@@ -166,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--mask",
-        type=Path,
+        type=location_argument,
         help="PNG of the first frame whose pixel values are object ids, or that is painted in the "
         "DAVIS colours; or a folder of such PNGs named like the frames (00000, 00001, ... in a "
         "video), where a later one adds or corrects objects, and an empty one clears all",
@@ -190,7 +202,12 @@ def parser() -> argparse.ArgumentParser:
         help="do not follow an object from a frame on until another, such as 2@100-250; meanwhile "
         "it costs nothing but its memory; may be given several times",
     )
-    add("--output", type=Path, default=Path("out"), help="folder for masks/ and overlay.mp4")
+    add(
+        "--output",
+        type=location_argument,
+        default=Path("out"),
+        help="folder for masks/ and overlay.mp4",
+    )
     add("--no-masks", action="store_true", help="write no masks/<frame>.png")
     add("--no-overlay", action="store_true", help="write no overlay.mp4")
     add(
