@@ -79,6 +79,8 @@ def test_command_lines_are_understood(command: str) -> None:
         from vos_deploy.runtime.run.command import parser
     elif program == "vos-deploy-convert":
         from vos_deploy.formats.command import parser
+    elif program == "vos-deploy-serve":
+        from vos_deploy.runtime.serving.command import parser
     elif program == "vos-deploy-build":
         from vos_deploy.runtime.build import parser
     elif program == "export":

@@ -47,12 +47,17 @@ def read_image(file: Path) -> NDArray[np.uint8]:
     # Pillow and not cv2: it refuses a cut JPEG, which cv2 fills up with grey.
     try:
         with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
-            upright = ImageOps.exif_transpose(image)
-            return np.array(upright.convert("RGB"))
+            return upright(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"expected an 8-bit image, found an unreadable one at {file} ({error}): "
             "replace it or remove it"
         ) from error
+
+
+def upright(image: Image.Image) -> NDArray[np.uint8]:
+    """An open picture as uint8 [H, W, 3], RGB, turned as its EXIF data say. Raises ValueError for
+    more than 8 bits per channel, and what Pillow raises for a damaged one."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
+    return np.array(ImageOps.exif_transpose(image).convert("RGB"))

@@ -24,6 +24,10 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
 }
 
 
+class NoRoom(InputError):
+    """What was asked for would fit if other streams held less."""
+
+
 def parse_bytes(size: int | str) -> int:
     """`2GiB`, `500 MB` or a number of bytes. Raises InputError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
@@ -62,7 +66,8 @@ class MemoryLimit:
 
     def reserve(self, stream: object, settings: Settings, frame: Size, objects: int) -> None:
         """Hold what a stream needs for so many objects in frames of a size, instead of what it held
-        before. Raises InputError if that is not left; then it holds what it did."""
+        before. Raises InputError if that is not left, a NoRoom where it may be later; then it
+        holds what it did."""
         if self.limit is None:
             return
         with self._lock:
@@ -80,7 +85,8 @@ class MemoryLimit:
         others = [held for other, held in self._held.items() if other is not stream]
         left = self.limit - self._model - sum(others)
         if needed > left:
-            raise InputError(
+            refusal = NoRoom if needed <= self.limit - self._model else InputError
+            raise refusal(
                 f"a stream with {objects} object{'s' * (objects > 1)} at {size[0]}x{size[1]} needs "
                 f"{_mib(needed)}, and {_mib(max(left, 0))} are left of the memory limit of "
                 f"{_mib(self.limit)}: the model takes {_mib(self._model)}, and {len(others)} other "

@@ -16,14 +16,13 @@ from urllib.parse import quote
 from vos_deploy.errors import InputError
 
 from ..segmenter import Segmenter
+from ..web.listening import LOOPBACK, SHORTEST_TOKEN, address, check_token, listen, port
 
 logger = logging.getLogger(__name__)
 
 PORT = 8765
 # What is kept to go back to and to export, as a part of the room on the disk; and at most.
 PART_OF_DISK, MOST_BYTES = 0.25, 8 * 2**30
-LOOPBACK_ADDRESSES = ("127.0.0.1", "localhost", "::1")
-SHORTEST_TOKEN = 8
 NOT_HERE = (
     "mask", "binary_mask", "objects", "box", "point", "not_point", "save_frame", "no_masks",
     "no_overlay", "fps", "audio", "frames", "json", "remove", "pause", "rate", "resume", "layout",
@@ -38,7 +37,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     ).add_argument
     add(
         "--serve",
-        type=_port,
+        type=port,
         nargs="?",
         const=PORT,
         metavar="PORT",
@@ -74,7 +73,7 @@ def serve(args: argparse.Namespace, make: Callable[[], Segmenter]) -> int:
             f'the page needs {error.name}, which is not installed: pip install "vos_deploy[page]"'
         ) from error
     catalogue = Catalogue(args.videos, args.video)
-    listening = _listen(args.host, args.serve)
+    listening = listen(args.host, args.serve, "--serve")
     folder = Path(tempfile.mkdtemp(prefix="vos_deploy_page_"))
     session = Session(make, folder, limit=_limit(folder))
     try:
@@ -125,41 +124,18 @@ def _check(args: argparse.Namespace) -> None:
 def _checked_token(args: argparse.Namespace) -> str | None:
     """The token. Raises InputError where one is needed, or is too short to keep anybody out."""
     token: str | None = args.token
-    if token is None and args.host not in LOOPBACK_ADDRESSES:
+    if token is None and args.host not in LOOPBACK:
         raise InputError(
             f"--host {args.host} opens the page to other machines: give a --token that only those "
             "know who may use it"
         )
-    if token is not None and (len(token) < SHORTEST_TOKEN or not token.isascii()):
-        raise InputError(f"--token must be at least {SHORTEST_TOKEN} ASCII characters")
+    check_token(token)
     return token
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InputError(
-            f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another with "
-            "--serve PORT, or 0 for any"
-        ) from error
-
-
 def _address(listening: socket.socket, host: str, token: str | None) -> str:
-    port = listening.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    if host in ("0.0.0.0", "::"):
-        shown = socket.gethostname()
-    return f"http://{shown}:{port}/" + ("" if token is None else f"?token={quote(token)}")
+    return address(listening, host) + ("" if token is None else f"?token={quote(token)}")
 
 
 def _limit(folder: Path) -> int:
     return min(MOST_BYTES, round(PART_OF_DISK * shutil.disk_usage(folder).free))
-
-
-def _port(text: str) -> int:
-    number = int(text) if text.isdecimal() else -1
-    if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {text!r}")
-    return number

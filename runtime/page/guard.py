@@ -1,16 +1,16 @@
 """Who may talk to the page: nobody elsewhere without the token, and no other web site."""
 
 import asyncio
-import hmac
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..web.access import bearer, from_another_site, is_token, names_this_machine
+
 COOKIE = "vos_deploy_token"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 # What somebody who guesses waits for each answer.
 REFUSAL_SECONDS = 0.5
 HEADERS = {
@@ -53,12 +53,10 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to who may not come in; None for who may."""
-        host = headers.get("host", "")
-        origin = headers.get("origin")
-        if scope["method"] != "GET" and origin is not None and urlsplit(origin).netloc != host:
+        if from_another_site(scope["method"], headers):
             return PlainTextResponse("refused: this came from a page of another site", 403)
         if self._token is None:
-            if urlsplit(f"//{host}").hostname in LOOPBACK:
+            if names_this_machine(headers):
                 return None
             return PlainTextResponse("refused: this page is at http://localhost alone", 403)
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -67,8 +65,7 @@ class Guard:
             answer.set_cookie(COOKIE, asked, httponly=True, samesite="strict")
             return answer
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if self._right(cookie) or self._right(bearer):
+        if self._right(cookie) or self._right(bearer(headers)):
             return None
         return PlainTextResponse(
             "refused: this page needs its token; open the address that vos-deploy-run printed", 403
@@ -76,4 +73,4 @@ class Guard:
 
     def _right(self, token: str) -> bool:
         assert self._token is not None
-        return hmac.compare_digest(token.encode(), self._token.encode())
+        return is_token(token, self._token)

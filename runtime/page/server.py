@@ -22,13 +22,13 @@ from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.masks import check_mask
 from vos_deploy.prompts import Prompt
 
+from ..web.requests import LARGEST_MASK, Body, TooLarge, read_body, read_bytes, read_mask_upload
 from . import exports
 from .catalogue import Catalogue
 from .changes import Changes
 from .clip import Clip
 from .guard import Guard
 from .history import History
-from .requests import LARGEST_MASK, Body, TooLarge, read_body, read_bytes, read_mask_upload
 from .session import Session
 
 T = TypeVar("T")

@@ -19,10 +19,10 @@ from starlette.testclient import TestClient
 
 from vos_deploy.masks import mask_png
 from vos_deploy.runtime.page.catalogue import Catalogue
-from vos_deploy.runtime.page.requests import LARGEST_JSON, LARGEST_MASK
 from vos_deploy.runtime.page.server import STATIC, Server
 from vos_deploy.runtime.page.session import Session
 from vos_deploy.runtime.run import command as run
+from vos_deploy.runtime.web.requests import LARGEST_JSON, LARGEST_MASK
 
 from .conftest import FIRST_BOX, FRAMES, HEIGHT, SECOND_BOX, WIDTH, scene, truth
 

@@ -1,0 +1,1 @@
+"""What the page and the HTTP interface share: where they listen, whom they let in."""
