@@ -64,7 +64,7 @@ def _main(argv: Sequence[str]) -> int:
         )
         try:
             # What is wrong with the options shows now, and not when somebody comes.
-            workers.model.segmenter(**options).close()
+            workers.check(options)
             if not this_machine:
                 logger.warning(_warning(args.host, token))
             application = Application(

@@ -48,11 +48,6 @@ class Session:
         self._lock = Lock()
         self.state = self._describe()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a request is in flight."""
-        return self.turns.in_flight > 0
-
     def frame(self, given: Given, kind: str) -> Answer:
         """The labels of the next frame. Raises Refusal and InputError; then nothing has changed."""
         with self._lock:

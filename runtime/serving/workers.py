@@ -1,9 +1,9 @@
 """The threads that a model runs in, apart from the one that talks to clients."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..model import Model
 
@@ -45,6 +45,11 @@ class Workers:
     def lane(self) -> Lane:
         """Where a new session works: where the fewest do."""
         return min(self._lanes, key=lambda lane: lane.sessions)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise what `Model.segmenter` raises for options, by making one."""
+        make = self.model.segmenter
+        self.lane().executor.submit(lambda: make(**options).close()).result()
 
     def close(self) -> None:
         """End the threads, and free the model. All segmenters are closed."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from vos_deploy.runtime.serving.command import main
 from .conftest import labels_of
 
 DEMO = Path(__file__).parents[3] / "demo"
+FRAME, MASK = (DEMO / "frames" / "00000.jpg").read_bytes(), (DEMO / "mask.png").read_bytes()
+PART = b'--x\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+FIRST = PART % (b"frame", FRAME) + PART % (b"mask", MASK) + b"--x--\r\n"
 
 
 @pytest.mark.parametrize(
@@ -81,14 +85,11 @@ def test_sigterm_with_a_frame_in_hand(server: tuple[subprocess.Popen[str], int])
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     client.request("POST", "/sessions")
     path = f"/sessions/{json.loads(client.getresponse().read())['id']}/frames"
-    frame, mask = (DEMO / "frames" / "00000.jpg").read_bytes(), (DEMO / "mask.png").read_bytes()
-    part = b'--x\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n'
-    body = part % (b"frame", frame) + part % (b"mask", mask) + b"--x--\r\n"
     client.putrequest("POST", path)
     client.putheader("content-type", "multipart/form-data; boundary=x")
-    client.putheader("content-length", str(len(body)))
+    client.putheader("content-length", str(len(FIRST)))
     client.putheader("expect", "100-continue")
-    client.endheaders(body[:-1000])
+    client.endheaders(FIRST[:-1000])
     waiting = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     waiting.request("GET", path.removesuffix("/frames"))
     assert json.loads(waiting.getresponse().read())["in_flight"] == 1
@@ -98,12 +99,47 @@ def test_sigterm_with_a_frame_in_hand(server: tuple[subprocess.Popen[str], int])
         other.request("GET", "/health")
         if other.getresponse().status == 503:
             break
-    client.send(body[-1000:])
+    client.send(FIRST[-1000:])
     answer = client.getresponse()
     assert answer.status == 200
     np.testing.assert_array_equal(labels_of(answer.read()), read_mask(DEMO / "mask.png"))
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0 and error == "stopped\n"
+
+
+@pytest.mark.slow
+def test_abandoned_sessions_leave_memory_where_it_was() -> None:
+    psutil = pytest.importorskip("psutil")
+    process, port = start("--idle-timeout", "4", "--max-sessions", "30", stderr=None)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    held = []
+
+    def ask(method: str, path: str, body: bytes = b"", kind: str = "") -> bytes:
+        client.request(method, path, body, {"content-type": kind} if kind else {})
+        answer = client.getresponse()
+        content = answer.read()
+        assert answer.status < 300, content
+        return content
+
+    def resident(sessions: int) -> float:
+        """MiB after so many were opened and dropped."""
+        for _ in range(sessions):
+            path = f"/sessions/{json.loads(ask('POST', '/sessions'))['id']}"
+            ask("POST", path + "/frames", FIRST, "multipart/form-data; boundary=x")
+            ask("POST", path + "/frames", FRAME, "image/jpeg")
+            held.append(json.loads(ask("GET", path))["memory"]["bytes"])
+        while b"\nvos_deploy_sessions 0.0" not in ask("GET", "/metrics"):
+            time.sleep(0.2)
+        return float(psutil.Process(process.pid).memory_info().rss / 2**20)
+
+    try:
+        before = resident(3)
+        after = resident(30)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert sum(held) / 2**20 > 60
+    assert after < before + 20
 
 
 def test_it_says_that_it_serves_other_machines() -> None:
