@@ -11,6 +11,7 @@ from typing import TypeVar
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -39,6 +40,15 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.03, 15.0
 NEVER = {"cache-control": "no-store"}
 
 
+class _Number(IntegerConvertor):
+    """Starlette's takes any number of digits, and Python turns only so many into a number."""
+
+    regex = "[0-9]{1,15}"
+
+
+register_url_convertor("number", _Number())
+
+
 class Server:
     """The routes of a page, over one session. changes: what pages are told of."""
 
@@ -63,11 +73,11 @@ class Server:
                 Route("/api/step", self._plain(self._session.step), methods=post),
                 Route("/api/undo", self.undo, methods=post),
                 Route("/api/objects", self.add_object, methods=post),
-                Route("/api/objects/{id:int}", self.change_object, methods=["PATCH", "DELETE"]),
+                Route("/api/objects/{id:number}", self.change_object, methods=["PATCH", "DELETE"]),
                 Route("/api/marks", self.mark, methods=post),
                 Route("/api/mask", self.upload, methods=post),
-                Route("/api/clips/{clip:int}/{index:int}.jpg", self.frame),
-                Route("/api/clips/{clip:int}/{index:int}.ids", self.labels),
+                Route("/api/clips/{clip:number}/{index:number}.jpg", self.frame),
+                Route("/api/clips/{clip:number}/{index:number}.ids", self.labels),
                 Route("/api/masks.zip", self.masks),
                 Route("/api/overlay.mp4", self.overlay),
                 Mount("/static", StaticFiles(directory=STATIC)),

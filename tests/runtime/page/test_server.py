@@ -68,6 +68,13 @@ def test_nothing_comes_from_another_host() -> None:
         assert "http://" not in text and "https://" not in text, file.name
 
 
+def test_numbers_without_end(client: TestClient) -> None:
+    digits = "9" * 5000
+    for path in (f"/api/clips/{digits}/0.jpg", f"/api/clips/0/{digits}.ids"):
+        assert client.get(path).status_code == 404
+    assert client.delete(f"/api/objects/{digits}").status_code == 404
+
+
 def test_before_a_video_is_open(client: TestClient) -> None:
     state = client.get("/api/state").json()
     assert state["source"] is None and state["model"]["method"] == "stm"
