@@ -8,6 +8,7 @@ from vos_deploy.commands import Parser, run_command, setup_logging
 
 from . import focus, fps, jf, live, loops, memory, parity, prompts, streams
 from .gpu import command as gpu
+from .page import command as page
 
 
 class Benchmark(Protocol):
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "live": live,
     "focus": focus,
     "gpu": gpu,
+    "report": page,
 }
 
 

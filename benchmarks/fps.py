@@ -39,7 +39,7 @@ STARTING = "seconds of the first two steps"
 DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
 DEFAULT_SIZE = (480, 854)
 DEFAULT_MEMORY = 5
-EXPORTED, PYTORCH, STEP = "exported", "PyTorch", "step"
+EXPORTED, PYTORCH, COMPILED, STEP = "exported", "PyTorch", "torch.compile", "step"
 # Steps that are not timed, once the memory is full.
 WARM_UP = 2
 # Seconds before each step: idle threads of one engine spin for a while, and would take the cores
@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the checkpoint it was exported from, to compare labels too (default: random weights)",
     )
     add("--no-pytorch", action="store_true", help="time only the exported model")
+    add("--compile", action="store_true", help="time PyTorch with torch.compile, too")
     add("--pytorch-device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda")
     add(
         "--size",
@@ -133,13 +134,16 @@ def run(args: argparse.Namespace) -> int:
     facts |= {"repeats": args.repeats, "timed": TIMED}
     facts |= conditions.machine("torch")
     _warn_if_busy(facts["load"])
-    pytorch, network = None, None
+    pytorch, network, compiled = None, None, None
+    if args.compile and args.no_pytorch:
+        raise InputError("--compile is of PyTorch: leave out --no-pytorch")
     if not args.no_pytorch:
         pytorch = import_pytorch()
         network = pytorch.load_network(bundle, args.checkpoint).to(args.pytorch_device)
         weights = args.checkpoint.name if args.checkpoint else "random"
         set_up = pytorch.set_up(args.threads, args.pytorch_device)
         facts["PyTorch"] = {**set_up, "weights": weights}
+        compiled = pytorch.compiled(network) if args.compile else None
     rows = []
     for objects, memory in product(args.objects, sizes):
         kept: dict[str, Any] = {"memory_every": every, "memory_frames": memory}
@@ -147,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
             sides: dict[str, Steps] = {EXPORTED: segmenter}
             if pytorch:
                 sides[PYTORCH] = pytorch.reference(network, **kept, **own)
+            if pytorch and compiled:
+                sides[COMPILED] = pytorch.reference(compiled, **kept, **own)
             clip = scene(options["size"], objects, args.radius)
             untimed = every * (memory or 1) + WARM_UP
             measured = measure(sides, clip, untimed, args.repeats)

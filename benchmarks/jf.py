@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vos_deploy.bundle import demonstration_model
+from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
+from vos_deploy.errors import InputError
 from vos_deploy.results import ResultFolder
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.segmenter import Segmenter
@@ -17,13 +18,17 @@ from vos_deploy.runtime.segmenter import Segmenter
 from . import conditions, report
 from .davis import Clip
 from .follow import Steps, follow
+from .fps import import_pytorch
 from .measures import Statistics
 from .options import add_davis_arguments, add_report_arguments, davis_clips
+from .parity import published_options
+from .peers import score_command
 from .result_files import find_results, read_results
 from .scores import ClipScore, overall, score_clip
 
 EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"
-TIMED = "Segmenter.step from the second frame on, without writing and scoring"
+TIMED_COMMAND = "the whole command, its start, decoding and writing included"
+TIMED = "a step from the second frame on, without writing and scoring"
 COUNTED = "all but the first, which is given, and the last of a sequence, as in the DAVIS code"
 OVERALL = "overall"
 MAIN_FACTS = ("data", "frames", "results", "model", "size", "device", "threads", "timed")
@@ -54,6 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score labels carried by the nearest features of an ImageNet ResNet-18, whose weights "
         "these are by torchvision's names: what a trained model has to be better than",
     )
+    source.add_argument(
+        "--command",
+        metavar="COMMAND",
+        help="run a program once for each sequence and score its masks, such as 'follow.py "
+        "{frames} {mask} {output}'",
+    )
+    parser.add_argument(
+        "--pytorch",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="follow with the network that --model was exported from in PyTorch, in the published "
+        "loop",
+    )
+    parser.add_argument("--compile", action="store_true", help="--pytorch with torch.compile")
     parser.add_argument(
         "--conditions", action="store_true", help="print all that the figures depend on"
     )
@@ -62,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.pytorch and (args.results or args.copy_first or args.nearest_features or args.command):
+        raise InputError("--pytorch runs the network of a --model: leave out the others")
+    if args.compile and not args.pytorch:
+        raise InputError("--compile is of PyTorch: give the checkpoint, --pytorch FILE")
     folder = _result_folder(args)
     clips = davis_clips(args)
     facts: dict[str, Any] = {
@@ -82,6 +105,13 @@ def run(args: argparse.Namespace) -> int:
 
             scores, seconds = score_segmenter(clips, NearestFeatures(args.nearest_features), folder)
             facts |= {"results": f"nearest features of {args.nearest_features.name}"}
+        elif args.command:
+            scores, seconds = score_command(clips, args.command)
+            facts |= {"results": f"of {args.command}", "timed": TIMED_COMMAND}
+        elif args.pytorch:
+            published, more = _published(args)
+            scores, seconds = score_segmenter(clips, published, folder)
+            facts |= {**more, "timed": TIMED}
         else:
             options = segmenter_options(args)
             with Segmenter(args.model, **options) as segmenter:
@@ -102,13 +132,34 @@ def _result_folder(args: argparse.Namespace) -> ResultFolder | None:
     # Masks of another run must not stay beside these scores, where this one writes none too.
     folder = ResultFolder(args.output, ("masks", "scores.csv", "scores.json"), RECORD)
     model = args.model
-    if not (args.results or args.copy_first or args.nearest_features):
+    if not (args.results or args.copy_first or args.nearest_features or args.command):
         model = model or demonstration_model()
     weights = args.nearest_features
     reads = {"--model": model, "--results": args.results, "--nearest-features": weights}
     parts = [args.davis / name for name in ("Annotations", "JPEGImages", "ImageSets")]
     folder.keep_apart({**reads, "--davis": args.davis}, trees={"--davis": parts})
     return folder
+
+
+def _published(args: argparse.Namespace) -> tuple[Steps, dict[str, Any]]:
+    """The published loop in PyTorch with what the arguments and the manifest say, and facts."""
+    pytorch = import_pytorch()
+    bundle = Bundle.load(args.model or demonstration_model())
+    options = segmenter_options(args)
+    kept = published_options(bundle, options)
+    network = pytorch.load_network(bundle, args.pytorch)
+    set_up = pytorch.set_up(options["threads"], "cpu")
+    size = options["size"] or bundle.size or bundle.short_side
+    network = pytorch.compiled(network) if args.compile else network
+    mode = "torch.compile" if args.compile else set_up["mode"]
+    facts = {
+        **conditions.model(bundle, options),
+        "memory": conditions.memory(bundle, options),
+        "results": f"PyTorch, {mode}",
+        "device": "cpu",
+        "threads": set_up["threads"],
+    }
+    return pytorch.Published(network, size, **kept), facts
 
 
 def _first_masks(clip: Clip) -> list[NDArray[np.uint8]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.arguments import positive
-from vos_deploy.bundle import Bundle
+from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.frames import resize_frame, resize_ids, working_size
@@ -26,7 +26,8 @@ from vos_deploy.video import open_source
 
 from . import conditions, report
 from .fps import Steps, import_pytorch
-from .options import add_report_arguments
+from .options import add_model_argument, add_report_arguments
+from .worst import Worst
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,18 @@ class Reference(Steps, Protocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", type=Path, required=True, metavar="FOLDER", help="the exported model")
+    add_model_argument(parser)
     add("--checkpoint", type=Path, required=True, metavar="FILE", help="what it was exported from")
     add("--video", required=True, help="video file or folder of images")
     add("--mask", type=Path, required=True, help="PNG of the first frame, object ids")
+    add("--binary-mask", action="store_true", help="the mask shows one object, white on black")
     add("--frames", type=positive, default=20, metavar="N", help="stop after N frames")
+    add(
+        "--pictures",
+        type=positive,
+        metavar="N",
+        help="write pictures of the N frames that agree least to --output",
+    )
     add(
         "--smallest-iou",
         type=float,
@@ -65,31 +73,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    reads = {f"--{name}": getattr(args, name) for name in ("model", "checkpoint", "video", "mask")}
+    model = args.model or demonstration_model()
+    reads = {f"--{name}": getattr(args, name) for name in ("checkpoint", "video", "mask")}
+    reads["--model"] = model
     report.keep_inputs(args.output, ("parity.csv", "parity.json"), reads)
-    bundle = Bundle.load(args.model)
+    if args.pictures and args.output is None:
+        raise InputError("--pictures are written to --output: give a folder")
+    bundle = Bundle.load(model)
     options = segmenter_options(args)
-    if options["memory_policy"] not in (None, OLDEST) or options["memory_mib"]:
-        raise InputError(
-            "the published loops drop the oldest memory frames: leave out --memory-policy and "
-            "--memory-mib"
-        )
+    kept = published_options(bundle, options)
+    worst = Worst(args.pictures or 0)
     pytorch = import_pytorch()
     network = pytorch.load_network(bundle, args.checkpoint)
     with (
-        Segmenter(args.model, **options) as segmenter,
+        Segmenter(model, **options) as segmenter,
         open_source(args.video, exclude=[args.mask]) as source,
     ):
-        frames, mask = _clip(itertools.islice(source, args.frames), args.mask, options, bundle)
-        tracker = trackers.find(bundle)
-        own = {k: v for k, v in options.items() if k not in GENERAL}
-        chosen, every = configure(tracker, own, options.get("setting"))
-        frames_kept = options["memory_frames"] or bundle.memory.frames
-        kept = {
-            "memory_every": options["memory_every"] or every or bundle.memory.every,
-            "memory_frames": None if frames_kept == UNLIMITED else frames_kept,
-        }
-        rows = compare(segmenter, pytorch.reference(network, **kept, **vars(chosen)), frames, mask)
+        given = read_mask(args.mask, binary=args.binary_mask)
+        held = list(itertools.islice(source, args.frames))
+        frames, mask = _clip(held, given, f"the mask {args.mask}", options, bundle)
+        official = pytorch.reference(network, **kept)
+        rows = compare(segmenter, official, frames, mask, worst)
         facts = {
             **conditions.model(bundle, options),
             "memory": conditions.memory(bundle, options),
@@ -98,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     smallest = min(row["smallest IoU"] for row in rows)
     passed = bool(smallest >= args.smallest_iou)
     data = {"benchmark": "parity", "conditions": facts, "frames": rows, "passed": passed}
+    if args.pictures:
+        data["pictures"] = worst.write(args.output)
     report.publish(args, ("parity.csv", "parity.json"), rows, data, _shown)
     if not args.json:
         verdict = "ok" if passed else "OUT OF TOLERANCE"
@@ -105,8 +111,32 @@ def run(args: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
+def published_options(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a published loop, of those of a Segmenter and what the manifest says.
+
+    Raises InputError for what no published loop does.
+    """
+    if options["memory_policy"] not in (None, OLDEST) or options["memory_mib"]:
+        raise InputError(
+            "the published loops drop the oldest memory frames: leave out --memory-policy and "
+            "--memory-mib"
+        )
+    own = {k: v for k, v in options.items() if k not in GENERAL}
+    chosen, every = configure(trackers.find(bundle), own, options.get("setting"))
+    frames = options["memory_frames"] or bundle.memory.frames
+    return {
+        "memory_every": options["memory_every"] or every or bundle.memory.every,
+        "memory_frames": None if frames == UNLIMITED else frames,
+        **vars(chosen),
+    }
+
+
 def compare(
-    exported: Segmenter, official: Reference, frames: Iterable[Image], mask: Image
+    exported: Segmenter,
+    official: Reference,
+    frames: Iterable[Image],
+    mask: Image,
+    worst: Worst | None = None,
 ) -> list[dict[str, float]]:
     """One row per frame after the first: how far the two are apart.
 
@@ -118,11 +148,14 @@ def compare(
         given = None if index else mask
         ours, theirs = exported.step(frame, given), official.step(frame, given)
         if index:
+            agreement = min(iou(ours == i, theirs == i) for i in ids)
+            if worst:
+                worst.see(index, agreement, frame, ours, theirs)
             apart = np.abs(exported.probabilities - np.asarray(official.probabilities))[1:]
             rows.append(
                 {
                     "frame": index,
-                    "smallest IoU": min(iou(ours == i, theirs == i) for i in ids),
+                    "smallest IoU": agreement,
                     "pixels differing": float((ours != theirs).mean()),
                     "probability max": float(apart.max()),
                     "probability mean": float(apart.mean()),
@@ -140,13 +173,12 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def _clip(
-    frames: Iterable[Image], mask: Path, options: Mapping[str, Any], bundle: Bundle
+    held: list[Image], mask: Image, name: str, options: Mapping[str, Any], bundle: Bundle
 ) -> tuple[list[Image], Image]:
     """Frames and mask at the working size; ids renumbered 1, 2, ..., as both sides take them."""
-    held = list(frames)
     if not held:
         raise InputError("expected at least two frames to compare, found none")
-    ids = check_mask(read_mask(mask), held[0].shape[:2], name=f"the mask {mask}")
+    ids = check_mask(mask, held[0].shape[:2], name=name)
     asked = options["size"] or bundle.size or bundle.short_side
     size = working_size((held[0].shape[0], held[0].shape[1]), asked)
     held, ids = [resize_frame(frame, size) for frame in held], resize_ids(ids, size)

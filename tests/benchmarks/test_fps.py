@@ -133,3 +133,8 @@ def test_without_pytorch(model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vos_deploy.benchmarks.pytorch", None)
     assert run_command(main, ["fps", "--model", model]) == 2
     assert 'pip install "vos_deploy[export]"' in capsys.readouterr().err
+
+
+def test_compiling_is_of_pytorch(model, capsys):
+    assert main(["fps", "--model", model, "--no-pytorch", "--compile"]) == 2
+    assert "--compile is of PyTorch: leave out --no-pytorch" in capsys.readouterr().err

@@ -39,10 +39,17 @@ def parity(checkpoint: Path, *more: str) -> int:
     return main(["parity", "--model", model, "--checkpoint", str(checkpoint), *more, "--json"])
 
 
-def test_same_weights_agree(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_same_weights_agree(
+    clip: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Over a memory that fills and evicts."""
-    assert parity(WEIGHTS, *clip, "--memory-every", "2", "--memory-frames", "2") == 0
+    out = tmp_path / "out"
+    drawn = "--pictures", "2", "--output", str(out)
+    assert parity(WEIGHTS, *clip, "--memory-every", "2", "--memory-frames", "2", *drawn) == 0
     report = json.loads(capsys.readouterr().out)
+    assert report["pictures"] == [path.name for path in sorted(out.glob("*.png"))]
+    with Image.open(out / report["pictures"][1]) as picture:
+        assert picture.size[0] > 3 * picture.size[1]  # three side by side
     assert report["passed"] and len(report["frames"]) == 4
     assert all(row["probability mean"] < 1e-3 for row in report["frames"])
 
@@ -55,3 +62,8 @@ def test_other_weights_do_not(
     save_checkpoint(tmp_path / "other.safetensors", network)
     assert parity(tmp_path / "other.safetensors", *clip) == 1
     assert not json.loads(capsys.readouterr().out)["passed"]
+
+
+def test_pictures_need_a_folder(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert parity(WEIGHTS, *clip, "--pictures", "1") == 2
+    assert "--pictures are written to --output" in capsys.readouterr().err

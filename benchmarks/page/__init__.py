@@ -1,0 +1,1 @@
+"""One page of all that a machine can measure: the benchmark `report`."""
