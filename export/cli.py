@@ -15,8 +15,11 @@ from vos_deploy.bundle import check_replaceable
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.files import sha256
+from vos_deploy.manifest import PRECISIONS
 from vos_deploy.methods import METHODS
 from vos_deploy.results import keep_apart
+
+from .int8.options import add_arguments, calibration
 
 EXAMPLE = (
     "python -m vos_deploy.export --method stm --checkpoint STM_weights.pth --size 480x854 "
@@ -67,9 +70,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=PRECISIONS,
         default="fp32",
-        help="fp16: half-precision graphs, for GPUs; softmax and aggregation stay fp32",
+        help="fp16: half-precision graphs, for GPUs; softmax and aggregation stay fp32. int8: "
+        "convolutions in bytes, for CPUs and TensorRT, but where that costs too much",
     )
     add(
         "--half-storage",
@@ -88,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="frames in memory at most (default: the method's)",
     )
+    add_arguments(parser)
     add("--licence", metavar="TEXT", help="licence of the weights, for the manifest")
     add("--json", action="store_true", help="print the errors as JSON")
     return parser
@@ -110,6 +115,7 @@ def demonstration_weights(method: str) -> Path:
 def export_command(args: argparse.Namespace) -> int:
     if args.size and args.short_side:
         raise InputError("--short-side needs --size any: the graphs are fixed to one size")
+    calibrated = calibration(args)
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -122,7 +128,9 @@ def export_command(args: argparse.Namespace) -> int:
 
     output = args.output or Path(args.method)
     path = args.checkpoint or demonstration_weights(args.method)
-    keep_apart({"--checkpoint": path, "--trunk": args.trunk}, [output])
+    named = "checkpoint", "trunk", "calibrate", "calibrate_mask", "keep_float"
+    read = {f"--{name.replace('_', '-')}": getattr(args, name) for name in named}
+    keep_apart({**read, "--checkpoint": path}, [output])
     check_replaceable(output)  # now, not after minutes of work
     model = load_model(path, args.method, args.trunk)
     checkpoint = {"name": path.name, "sha256": sha256(path)}
@@ -139,6 +147,7 @@ def export_command(args: argparse.Namespace) -> int:
             memory_every=args.memory_every,
             memory_frames=args.memory_frames,
             licence=args.licence,
+            calibration=calibrated,
         ),
         checkpoint,
         report=lambda comparison: None if args.json else print(comparison),

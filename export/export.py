@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +18,22 @@ from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 from vos_deploy.onnx_runtime import import_onnxruntime
 
+from .clip import sample_clip
 from .compress import store_half
 from .graph import GraphSpec, MethodExport
+from .int8.calibration import Calibration
+from .int8.convert import to_int8
 from .to_onnx import tensor_specs, to_onnx
-from .verify import TOLERANCES, Comparison, sample_clip, verify
+from .verify import TOLERANCES, Comparison, verify
+
+# Of an INT8 model beside itself in float32.
+IOU_LOST = "IoU lost by INT8"
 
 
 @dataclass(frozen=True)
 class Options:
-    """size: (H, W), or None for any; short_side: default working size where any goes."""
+    """size: (H, W), or None for any; short_side: default working size where any goes;
+    precision: "fp32", "fp16" or "int8"; calibration: for "int8" alone."""
 
     size: tuple[int, int] | None = None
     short_side: int | None = None
@@ -35,6 +42,7 @@ class Options:
     memory_every: int | None = None
     memory_frames: int | None = None
     licence: str | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 def export(
@@ -49,14 +57,14 @@ def export(
 
     `model` is float32, in eval mode. `stage` is told what is being done, `report` called once per
     output. A model out of tolerance is written too, so that it can be looked at; its manifest says
-    so.
+    so. An INT8 model is compared as float32 before it becomes INT8, and then with that.
     """
     method: MethodExport = find_part(model.method, "EXPORT")
     models = export_graphs(model, options, stage)
     bundle = Bundle(
         method=model.method,
         config=model.config,
-        precision=options.precision,
+        precision="fp32" if options.precision == "int8" else options.precision,
         size=options.size,
         short_side=options.short_side,
         graphs={name: Graph(*tensor_specs(graph)) for name, graph in models.items()},
@@ -76,8 +84,14 @@ def export(
         contents = {name: graph.SerializeToString() for name, graph in models.items()}
         draft = bundle.save(Path(scratch) / "model", contents)
         comparisons = verify(model, draft, clip, TOLERANCES["fp16" if rounded else "fp32"])
-    for comparison in comparisons:
-        report(comparison)
+        for comparison in comparisons:
+            report(comparison)
+        if options.precision == "int8":
+            models, table = to_int8(model, draft, models, options.calibration, stage)
+            contents = {name: graph.SerializeToString() for name, graph in models.items()}
+            bundle = replace(bundle, precision="int8", int8=table)
+            comparisons.append(Comparison(IOU_LOST, table["loss"], table["allowed"]))
+            report(comparisons[-1])
     parity = {
         "frames": len(clip.frames),
         "objects": len(set(clip.mask.flat) - {0}),

@@ -5,25 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle, Graph
-from vos_deploy.frames import Size, resize_frame, resize_ids
 from vos_deploy.manifest import TensorSpec
-from vos_deploy.masks import read_mask
 from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 from vos_deploy.runtime.backends import Array, Backend
 from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
 from vos_deploy.runtime.backends.torch import TorchBackend
 from vos_deploy.runtime.segmenter import Segmenter
-from vos_deploy.video import open_source
 
+from .clip import Clip
 from .graph import GraphSpec, MethodExport, Slack
 
 Arrays = dict[str, NDArray[Any]]
@@ -60,28 +56,6 @@ class Comparison:
         return (
             f"{self.output:26s} error {self.error:.1e}  tolerance {self.tolerance:.0e}  {verdict}"
         )
-
-
-@dataclass(frozen=True)
-class Clip:
-    """frames: uint8 [H, W, 3] each. mask: object ids uint8 [H, W] of the first."""
-
-    frames: list[NDArray[np.uint8]]
-    mask: NDArray[np.uint8]
-
-    @property
-    def size(self) -> Size:
-        return self.mask.shape[0], self.mask.shape[1]
-
-
-def sample_clip(size: Size | None) -> Clip:
-    """What ships for this check; at its own size for None."""
-    folder = Path(str(resources.files("vos_deploy.export"))) / "sample"
-    mask = read_mask(folder / "mask.png")
-    with open_source(folder / "frames") as source:
-        frames = list(source)
-    size = size or (mask.shape[0], mask.shape[1])
-    return Clip([resize_frame(frame, size) for frame in frames], resize_ids(mask, size))
 
 
 class SideBySide(Backend):

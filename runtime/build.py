@@ -14,7 +14,7 @@ from vos_deploy.bundle import Bundle, Engines, MemoryDefaults
 from vos_deploy.commands import Parser, progress, run_command, setup_logging
 from vos_deploy.errors import InputError
 from vos_deploy.frames import MIN_SIDE, Size
-from vos_deploy.manifest import export_command
+from vos_deploy.manifest import PRECISIONS, export_command
 from vos_deploy.plan import SUFFIX
 from vos_deploy.results import keep_apart
 
@@ -78,7 +78,7 @@ def build(
         size: (H, W) of the frames the plan is for. Compulsory for a model of any size.
         max_objects, memory_frames: the most that the plan has room for; None for 4 and 20, or what
             the model itself is made for.
-        precision: what the model must be of, "fp32" or "fp16"; None takes what it is.
+        precision: what the model must be of: "fp32", "fp16" or "int8"; None takes what it is.
         runtime: "tensorrt", "tensorrt_rtx" or "auto": the first of them that is installed.
         timing_cache: file of measurements that later builds use again; None for the user's cache
             folder.
@@ -107,6 +107,8 @@ def build(
     gpu = _gpu(module)
     cache = None if gpu is None else timing_cache or _default_cache(module, gpu)
     onnx = {name: bundle.read(name) for name in bundle.graphs}
+    if bundle.precision == "int8":
+        onnx = _symmetric(onnx)
     if fused_read:
         _prepare_fused_read(bundle, onnx, module, gpu)
     builder = EngineBuilder(module, cache, fused_read, tf32)
@@ -161,6 +163,17 @@ def _check_buildable(bundle: Bundle, precision: str | None) -> None:
             f"{bundle.path} is {bundle.precision}, and a plan has the precision of its graphs; "
             f"export it in {precision} with: {command}"
         )
+
+
+def _symmetric(onnx: Mapping[str, bytes]) -> dict[str, bytes]:
+    from .backends.tensorrt.eight_bit import symmetric
+
+    try:
+        return {name: symmetric(content) for name, content in onnx.items()}
+    except ImportError as error:
+        raise InputError(
+            f"a plan of an INT8 model needs ONNX ({error}); install it with: pip install onnx"
+        ) from error
 
 
 def _size(bundle: Bundle, asked: Size | None) -> Size:
@@ -259,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="HxW",
         help="height and width of the frames (default: the size the model is fixed to)",
     )
-    add("--precision", choices=("fp32", "fp16"), help="fail unless the model is of this precision")
+    add("--precision", choices=PRECISIONS, help="fail unless the model is of this precision")
     add(
         "--max-objects",
         type=positive,

@@ -30,6 +30,7 @@ from .manifest import (
     mend,
     read_engines,
     read_graph,
+    read_precision,
     read_size,
 )
 from .methods import DEMONSTRATION
@@ -58,6 +59,7 @@ class Bundle:
         None for the frame's own size.
     max_objects: None for no limit.
     checkpoint: `name` and `sha256` of the weights the graphs were exported from.
+    int8: what an INT8 model was calibrated on, and which layers are in float; empty for others.
     engine: what a plan was built with and for; None for a folder of ONNX graphs.
     path: the model folder, or the `.plan` file.
     """
@@ -71,6 +73,7 @@ class Bundle:
     max_objects: int | None = None
     memory: MemoryDefaults = field(default_factory=MemoryDefaults)
     parity: dict[str, Any] = field(default_factory=dict)
+    int8: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -158,8 +161,9 @@ class Bundle:
     def _json(self) -> bytes:
         manifest = asdict(self)
         del manifest["path"]
-        if self.engine is None:
-            del manifest["engine"]
+        for section in ("engine", "int8"):
+            if not manifest[section]:
+                del manifest[section]
         return (
             json.dumps({"format": FORMAT, "version": VERSION, **manifest}, indent=2) + "\n"
         ).encode()
@@ -170,7 +174,7 @@ class Bundle:
         memory = Fields(top.required("memory", dict), folder)
         return cls(
             method=top.required("method", str),
-            precision=top.required("precision", str),
+            precision=read_precision(top),
             graphs=top.table("graphs", read_graph),
             config=top.optional("config", dict) or {},
             size=read_size(top),
@@ -178,6 +182,7 @@ class Bundle:
             max_objects=top.optional("max_objects", int),
             memory=MemoryDefaults(memory.required("every", int), memory.required("frames", int)),
             parity=top.optional("parity", dict) or {},
+            int8=top.optional("int8", dict) or {},
             checkpoint=top.optional("checkpoint", dict) or {},
             licence=top.optional("licence", str) or "",
             versions=top.optional("versions", dict) or {},

@@ -13,6 +13,9 @@ from .plan import MANIFEST
 
 T = TypeVar("T")
 
+# What graphs compute in. INT8 graphs take and give float32, and are partly in float32.
+PRECISIONS = ("fp32", "fp16", "int8")
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -94,6 +97,17 @@ class Fields:
         """A JSON object of JSON objects, each read by `read`."""
         rows = self.required(name, dict)
         return {key: read(Fields(row, self.path)) for key, row in rows.items()}
+
+
+def read_precision(fields: Fields) -> str:
+    """One of `PRECISIONS`."""
+    precision = fields.required("precision", str)
+    if precision not in PRECISIONS:
+        raise ModelError(
+            f"{fields.path} is of precision {precision!r}, and this vos_deploy knows "
+            f"{', '.join(PRECISIONS)}; upgrade with: pip install --upgrade vos_deploy"
+        )
+    return precision
 
 
 def read_size(fields: Fields) -> tuple[int, int] | None:

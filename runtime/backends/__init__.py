@@ -34,7 +34,7 @@ def create(
     """Load the graphs of a model on a device.
 
     "auto" is TensorRT for a plan; for a folder of ONNX graphs CUDA where ONNX Runtime and PyCUDA
-    can use it, and the CPU elsewhere.
+    can use it, and the CPU elsewhere and for INT8.
 
     Raises InputError for a device that is not in DEVICES or does not go with the model, or threads
     below 1.
@@ -46,11 +46,16 @@ def create(
     if device not in DEVICES:
         raise InputError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     if device == "auto":
-        device = "tensorrt" if bundle.engine is not None else _device_for_graphs()
+        device = "tensorrt" if bundle.engine is not None else _device_for_graphs(bundle)
     if bundle.engine is not None and device != "tensorrt":
         raise InputError(
             f"{bundle.path} is a TensorRT plan, got device {device!r}: omit the device, or use the "
             "model folder that the plan was built from"
+        )
+    if bundle.precision == "int8" and device.startswith("cuda"):
+        raise InputError(
+            f"{bundle.path} is INT8, which ONNX Runtime computes on the CPU only, got device "
+            f"{device!r}: omit the device, build a plan for TensorRT, or export the model in fp16"
         )
     module, name = _BACKENDS[device]
     backend: type[Backend] = getattr(import_module(f".{module}", __name__), name)
@@ -66,7 +71,9 @@ def create(
         ) from error
 
 
-def _device_for_graphs() -> str:
+def _device_for_graphs(bundle: Bundle) -> str:
+    if bundle.precision == "int8":
+        return "cpu"
     from .cuda import import_cuda
     from .ort_cuda import is_offered
 

@@ -14,6 +14,7 @@ from torch import nn
 from tests.support import models
 from vos_deploy.bundle import Bundle, Graph, TensorSpec
 from vos_deploy.export import verify as verify_module
+from vos_deploy.export.clip import sample_clip
 from vos_deploy.export.graph import GraphSpec, Slack, float32
 from vos_deploy.export.verify import (
     TOLERANCES,
@@ -22,7 +23,6 @@ from vos_deploy.export.verify import (
     SideBySide,
     differing,
     relative_error,
-    sample_clip,
     verify,
 )
 from vos_deploy.methods import find_part
@@ -95,6 +95,8 @@ def test_graph_that_never_ran_is_named() -> None:
 
 
 def test_every_option_set_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # First: an export that is not there yet is verified, too.
+    network, bundle = models.small("rmnet").eval(), Bundle.load(models.model("rmnet"))
     followed = []
 
     class Watched(verify_module.Segmenter):
@@ -103,7 +105,6 @@ def test_every_option_set_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
             followed.append((options["read"], self.device))
 
     monkeypatch.setattr(verify_module, "Segmenter", Watched)
-    network, bundle = models.small("rmnet").eval(), Bundle.load(models.model("rmnet"))
     rows = verify(network, bundle, sample_clip((64, 96)), TOLERANCES["fp32"])
     assert all(row.passed for row in rows)
     devices = "side by side", "cpu"

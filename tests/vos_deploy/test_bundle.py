@@ -155,6 +155,12 @@ def test_damaged_field_is_named(folder: Path, field: str, value: Any) -> None:
         Bundle.load(folder)
 
 
+def test_precision_that_is_not_known(folder: Path) -> None:
+    edit(folder, precision="int4")
+    with pytest.raises(ModelError, match=r"precision 'int4'.* knows fp32, fp16, int8; upgrade"):
+        Bundle.load(folder)
+
+
 def test_missing_graph_file(folder: Path) -> None:
     (folder / "decoder.onnx").unlink()
     with pytest.raises(ModelError, match=f"lacks decoder.onnx.*{MEND}"):

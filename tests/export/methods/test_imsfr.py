@@ -17,12 +17,13 @@ from tests.support.golden import needs_golden
 from tests.support.imsfr import Recorded, bank
 from vos_deploy.benchmarks.scene import scene
 from vos_deploy.bundle import Bundle
+from vos_deploy.export.clip import sample_clip
 from vos_deploy.export.graph import GraphSpec, float32, int64
 from vos_deploy.export.methods import imsfr
 from vos_deploy.export.ops import DOMAIN, OPSET, add_functions
 from vos_deploy.export.shared_keys import MemoryReadGraph
 from vos_deploy.export.to_onnx import to_onnx
-from vos_deploy.export.verify import TOLERANCES, relative_error, sample_clip, verify
+from vos_deploy.export.verify import TOLERANCES, relative_error, verify
 from vos_deploy.models.imsfr import IMSFR
 from vos_deploy.reference.imsfr import IMSFRReference
 from vos_deploy.runtime.segmenter import Segmenter

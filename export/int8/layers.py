@@ -1,0 +1,69 @@
+"""Which layers of a graph may compute in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnx import ModelProto, NodeProto
+
+# What decides on which memory is read and what is an object, and what is carried from frame to
+# frame, where an error would add up: the convolutions that make outputs of these names stay float.
+HEADS = ("key", "selection", "shrinkage", "hidden", "sensory", "gate", "probabilities", "labels")
+# A convolution of fewer channels, such as the first of a network, is no faster in INT8.
+FEWEST_CHANNELS = 8
+
+
+def candidates(model: ModelProto) -> list[str]:
+    """Names of the convolutions that may compute in INT8, in the order of the graph."""
+    kept = _heads(model)
+    weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv"
+        and node.name not in kept
+        and node.input[1] in weights
+        and weights[node.input[1]][1] >= FEWEST_CHANNELS
+    ]
+
+
+def _heads(model: ModelProto) -> set[str]:
+    """The last convolutions before the outputs that are heads."""
+    producers, found = _producers(model), set()
+    waiting = [o.name for o in model.graph.output if any(head in o.name for head in HEADS)]
+    seen = set(waiting)
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None:
+            continue
+        if node.op_type == "Conv":
+            found.add(node.name)
+            continue
+        waiting += [name for name in node.input if name not in seen]
+        seen.update(node.input)
+    return found
+
+
+def with_sums(model: ModelProto, layers: Iterable[str]) -> list[str]:
+    """Names of the nodes to quantise so that the convolutions `layers` compute in INT8: they, the
+    sums between them, so that a residual block stays in INT8, and every ReLU, which the layer
+    before it takes in."""
+    chosen = set(layers)
+    producers = _producers(model)
+    eight_bit = {node.input[0] for node in model.graph.node if node.name in chosen}
+    named: list[str] = []
+    for node in model.graph.node:
+        source = producers.get(node.input[0]) if node.input else None
+        in_int8 = {
+            "Conv": node.name in chosen,
+            "Add": all(name in eight_bit for name in node.input) and source is not None,
+            "Relu": bool(node.input) and node.input[0] in eight_bit,
+        }.get(node.op_type, False)
+        if in_int8:
+            named.append(node.name)
+            eight_bit.update(node.output)
+    return named
+
+
+def _producers(model: ModelProto) -> dict[str, NodeProto]:
+    return {name: node for node in model.graph.node for name in node.output}

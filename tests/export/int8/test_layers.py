@@ -1,0 +1,34 @@
+"""Which layers may compute in INT8, and what goes with them."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from tests.support import int8, models
+from vos_deploy.export.int8.layers import candidates, with_sums
+
+
+def test_neither_the_first_layer_nor_a_head_is_one() -> None:
+    assert candidates(int8.residual()) == ["first", "second", "wide"]
+
+
+@pytest.mark.parametrize(("graph", "heads"), [("encoder", 1), ("memorize", 1), ("decoder", 1)])
+def test_heads_of_a_real_network(graph: str, heads: int) -> None:
+    """Of STM: the key of a frame, the key of a memory, the last convolution of the decoder."""
+    model = onnx.load(models.model("stm") / f"{graph}.onnx")
+    wide = {t.name for t in model.graph.initializer if len(t.dims) == 4 and t.dims[1] >= 8}
+    convolutions = [n.name for n in model.graph.node if n.op_type == "Conv" and n.input[1] in wide]
+    left = [name for name in convolutions if name not in candidates(model)]
+    assert len(left) == heads
+    if graph == "decoder":
+        assert left == convolutions[-1:]
+
+
+def test_a_residual_block_goes_as_a_whole() -> None:
+    nodes = with_sums(int8.residual(), ["first", "second", "wide"])
+    assert nodes == ["first", "Relu_b", "second", "Add_sum", "Relu_d", "wide"]
+
+
+def test_a_sum_of_floats_stays_float() -> None:
+    assert with_sums(int8.residual(), ["first"]) == ["first", "Relu_b"]
