@@ -44,6 +44,8 @@ SINGLE = (
     *("save_frame", "no_masks", "fps", "audio", "frames", "rate"),
     *("remove", "pause", "box", "point", "not_point"),
 )
+# What a single video does not take. (--workers and --checkpoint-every have defaults.)
+SEVERAL = ("ray", "gpus_per_worker", "resume", "layout", "set")
 REFRESH = 0.5  # seconds between looks at the bar
 
 
@@ -96,6 +98,14 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         "that meta.json asks for",
     )
     add("--set", metavar="NAME", help="of a DAVIS folder, a list in ImageSets: 2017/test-dev")
+
+
+def refuse_batch_arguments(args: argparse.Namespace) -> None:
+    """Raise InputError for arguments that say nothing without a batch."""
+    for name in SEVERAL:
+        value = getattr(args, name)
+        if not (value is None or value is False):
+            raise InputError(f"--{name.replace('_', '-')} is for a batch: give --videos")
 
 
 def run_batch(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.files import entries
 from vos_deploy.images import IMAGE_SUFFIXES
 
-from .storage import location
+from .storage import location, reaching
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm"}
@@ -100,7 +100,8 @@ def _mask(folder: Path, masks: Path | None, name: str) -> Path:
     """Where the mask of a video is, or is expected."""
     where = folder if masks is None else masks
     several = where / (name + MASKS if masks is None else name)
-    return several if several.is_dir() else where / f"{name}.png"
+    with reaching(where):
+        return several if several.is_dir() else where / f"{name}.png"
 
 
 def _listed(path: Path) -> Iterator[Job]:
@@ -115,7 +116,8 @@ def _listed(path: Path) -> Iterator[Job]:
                 f"{','.join(row)!r}"
             )
         video, mask = (_beside(path, cell) for cell in row[:2])
-        name = row[2] if len(row) == 3 else video.name if video.is_dir() else video.stem
+        with reaching(video):
+            name = row[2] if len(row) == 3 else video.name if video.is_dir() else video.stem
         if name in (".", "..") or Path(name).name != name or name.startswith("."):
             raise InputError(
                 f"line {number} of {path} names {name!r}, which is no name of a folder"

@@ -26,7 +26,7 @@ from ..run.given_prompts import GivenPrompts
 from ..segmenter import Segmenter
 from .jobs import Job
 from .peak import forget_peak, peak_memory
-from .storage import Stage, at_hand, is_stored
+from .storage import Stage, at_hand, is_stored, reaching
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +92,10 @@ class Worker:
     def __init__(self, work: Work) -> None:
         """Raises VosDeployError if the model cannot be used."""
         self.work = work
-        self._held = ExitStack()
-        model = self._held.enter_context(at_hand(work.model))
-        self.model = Model(model, device=work.device, threads=work.threads)
+        with ExitStack() as held:
+            model = held.enter_context(at_hand(work.model))
+            self.model = Model(model, device=work.device, threads=work.threads)
+            self._held = held.pop_all()
 
     def run(self, job: Job, tell: Tell = lambda done, expected: None) -> Result:
         """Follow the objects of a video and write their masks; whatever goes wrong is in the
@@ -251,8 +252,14 @@ def _plain(value: Any) -> Any:
 
 
 def _stamp(path: Path) -> list[Any]:
-    """Path, number of files, bytes and the newest change: another video has another stamp."""
-    files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
-    found = [file.stat() for file in files]
+    """Path, number of files, bytes and the newest change: another video has another stamp.
+
+    Raises InputError if nothing is there, and VosDeployError for storage that cannot be reached.
+    """
+    with reaching(path):
+        if not path.exists():
+            raise InputError(f"found nothing at {path}: check the path")
+        files = [p for p in path.iterdir() if p.is_file()] if path.is_dir() else [path]
+        found = [file.stat() for file in files]
     newest = max((stat.st_mtime_ns for stat in found), default=0)
     return [str(path.resolve()), len(found), sum(stat.st_size for stat in found), newest]

@@ -26,7 +26,7 @@ from vos_deploy.results import keep_apart
 from vos_deploy.video import DECODERS, open_source
 
 from ..arguments import add_segmenter_arguments, segmenter_options
-from ..batch.command import add_batch_arguments, run_batch
+from ..batch.command import add_batch_arguments, refuse_batch_arguments, run_batch
 from ..batch.storage import is_stored, location_argument
 from ..page import add_page_arguments, serve
 from ..segmenter import Segmenter
@@ -53,6 +53,7 @@ def _main(argv: Sequence[str]) -> int:
         return serve(args, lambda: Segmenter(args.model, **segmenter_options(args)))
     if args.videos is not None:
         return run_batch(args)
+    refuse_batch_arguments(args)
     if args.video is None:
         raise InputError("give a --video, --videos for many, or --serve a page to choose one")
     if args.save_frame is not None:

@@ -179,6 +179,19 @@ def test_errors_of_a_storage_are_one_sentence(bucket, tmp_path):
         raise RuntimeError("a defect")
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_storage_that_cannot_be_reached(bucket, videos, tmp_path, monkeypatch, listed):
+    (tmp_path / "list.txt").write_text(f"{bucket}/a.mp4,{bucket}/a.png\n")
+    root = videos(1)
+
+    def unreachable(self: Any) -> bool:
+        raise RuntimeError("Unable to locate credentials")
+
+    monkeypatch.setattr(type(bucket), "is_dir", unreachable)
+    with pytest.raises(VosDeployError, match=r"^cannot reach memory://.*Unable to locate"):
+        find_jobs(tmp_path / "list.txt") if listed else find_jobs(root, bucket / "masks")
+
+
 def test_paths_stay(tmp_path):
     with Stage(tmp_path / "v.mp4", tmp_path / "m.png", tmp_path / "out" / "v") as stage:
         assert (stage.video, stage.mask) == (tmp_path / "v.mp4", tmp_path / "m.png")

@@ -136,6 +136,8 @@ def test_failures_are_told_and_later_work_is_not_harmed(work, job, tmp_path):
     missing = replace(job, name="m", mask=tmp_path / "in/none.png")
     assert worker.run(missing).reason.startswith("expected a mask as a PNG file, found none at")
     assert not (tmp_path / "out/m").exists()
+    gone = worker.run(replace(job, name="g", video=tmp_path / "gone.mp4"))
+    assert gone.reason == f"found nothing at {tmp_path}/gone.mp4: check the path"
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     broken = worker.run(replace(job, name="b", video=tmp_path / "broken.mp4"))
     assert broken.state == FAILED and "nothing that can be decoded" in broken.reason
