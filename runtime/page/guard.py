@@ -8,11 +8,15 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..web.access import bearer, from_another_site, is_token, names_this_machine
+from ..web.access import (
+    REFUSAL_SECONDS,
+    bearer,
+    from_another_site,
+    is_token,
+    names_this_machine,
+)
 
 COOKIE = "vos_deploy_token"
-# What somebody who guesses waits for each answer.
-REFUSAL_SECONDS = 0.5
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",

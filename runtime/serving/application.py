@@ -55,8 +55,8 @@ class Application:
         """defaults: arguments of `Model.segmenter` for every session; token, this_machine: as for
         `Gate`."""
         self._workers, self._limits = workers, limits
-        self.metrics_of = Metrics()
-        self._sessions = Sessions(workers, limits, self.metrics_of, defaults or {})
+        self.counters = Metrics()
+        self._sessions = Sessions(workers, limits, self.counters, defaults or {})
         memory = workers.model.bundle.memory.frames
         self._most_frames: int = (defaults or {}).get("memory_frames") or memory
         self._document = openapi_document(limits)
@@ -72,7 +72,7 @@ class Application:
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False
-        self.gate = Gate(app, self.metrics_of, token, this_machine)
+        self.gate = Gate(app, self.counters, token, this_machine)
 
     def _routes(self) -> list[Route]:
         by_path: dict[str, dict[str, Operation]] = {}
@@ -153,7 +153,7 @@ class Application:
         return JSONResponse(about, 503 if stopping else 200)
 
     async def metrics(self, request: Request, operation: Operation) -> Response:
-        return Response(self.metrics_of.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(self.counters.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def openapi(self, request: Request, operation: Operation) -> Response:
         return JSONResponse(self._document)
@@ -183,8 +183,8 @@ class Application:
             waited = perf_counter() - read - sum(session.seconds.values())
             taken = {"read": read - started, "wait": waited, **session.seconds}
         if picture == "frame":
-            self.metrics_of.frames.inc()
-            self.metrics_of.took(taken)
+            self.counters.frames.inc()
+            self.counters.took(taken)
         return _labels(answer)
 
     async def _work(self, session: Session, work: Callable[[], Any]) -> Any:

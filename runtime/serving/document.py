@@ -33,7 +33,7 @@ REFUSALS = {
     429: "There is no room now; Retry-After says in how many seconds",
     503: "The server is stopping",
 }
-EVERYWHERE = (401, 403, 503)
+EVERYWHERE, WITHOUT_TOKEN = (401, 403, 503), (403, 503)
 
 
 def openapi_document(limits: Limits) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def openapi_document(limits: Limits) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
-    said = ", ".join(f"{name} {value:g}" for name, value in asdict(limits).items())
+    said = ", ".join(f"{name} {value}" for name, value in asdict(limits).items())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,7 +93,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {str(operation.status): {"description": "Done", "content": content}}
     if not content:
         del responses[str(operation.status)]["content"]
-    every = () if operation.open else EVERYWHERE
+    every = WITHOUT_TOKEN if operation.open else EVERYWHERE
     for status in sorted({*operation.refusals, *every}):
         schema = {"$ref": "#/components/schemas/Refusal"}
         responses[str(status)] = {

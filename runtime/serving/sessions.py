@@ -83,10 +83,12 @@ class Sessions:
         if self._by_id.pop(session.id, None) is None:
             return
         session.turns.ended = True
-        async with session.turns.working:
-            await session.lane.run(session.close)
-        session.lane.sessions -= 1
-        self._metrics.closed.labels(reason).inc()
+        try:
+            async with session.turns.working:
+                await session.lane.run(session.close)
+        finally:
+            session.lane.sessions -= 1
+            self._metrics.closed.labels(reason).inc()
 
     def drop(self, session: Session, reason: str) -> None:
         """`close`, in the background."""

@@ -1,4 +1,4 @@
-"""What a browser sends, checked: nothing larger, longer or of another type than it may be."""
+"""What a client sends, checked: nothing larger, longer or of another type than it may be."""
 
 import io
 import json

@@ -49,6 +49,10 @@ def test_every_operation_is_told_and_answers(client: TestClient) -> None:
         assert resolve(document, {"$ref": reference})
     for name in vars(Limits()):
         assert name in document["info"]["description"]
+    assert "max_pixels 9437184," in document["info"]["description"]
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert "503" in operation["responses"], path  # a server that stops
 
 
 def test_answers_are_as_told(client: TestClient) -> None:
