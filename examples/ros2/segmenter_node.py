@@ -7,6 +7,8 @@ same size) marks objects in the next image; `labels` (mono8) has the object ids 
 its header. While one image is worked on, only the newest of the others is kept.
 """
 
+from array import array
+
 import numpy as np
 import rclpy
 from rclpy.node import Node
@@ -31,11 +33,17 @@ class SegmenterNode(Node):
         self.create_subscription(Image, "image", self.on_image, NEWEST)
 
     def on_mask(self, message):
+        if message.encoding not in ("mono8", "8UC1"):
+            self.get_logger().error(f"masks must be mono8, got {message.encoding}")
+            return
         self.mask = pixels(message, 1)[..., 0]
 
     def on_image(self, message):
         if self.mask is None and not self.segmenter.objects:
             return  # nothing to follow yet
+        if message.encoding not in ("rgb8", "bgr8"):
+            self.get_logger().error(f"images must be rgb8 or bgr8, got {message.encoding}")
+            return
         frame = pixels(message, 3)
         if message.encoding == "bgr8":
             frame = frame[..., ::-1]
@@ -47,7 +55,8 @@ class SegmenterNode(Node):
             return
         height, width = labels.shape
         answer = Image(header=message.header, height=height, width=width, encoding="mono8")
-        answer.step, answer.data = width, labels.tobytes()
+        answer.step = width
+        answer.data = array("B", labels.tobytes())  # of bytes ROS would check each
         self.labels.publish(answer)
 
 

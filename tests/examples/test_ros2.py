@@ -82,6 +82,10 @@ def test_images_in_and_labels_out(example: ModuleType) -> None:
     node.on_image(message(second[..., ::-1], "bgr8"))
     node.on_image(message(first[:-1], "rgb8"))
     assert len(node.published) == 2 and len(node.errors) == 1
+    node.on_image(message(np.dstack([first, first[..., 0]]), "rgba8"))
+    node.on_mask(message(mask.astype(np.uint16), "mono16"))
+    assert node.mask is None and len(node.published) == 2
+    assert [error.rpartition(" ")[2] for error in node.errors[1:]] == ["rgba8", "mono16"]
     with node.segmenter, vos_deploy.Segmenter() as segmenter:
         expected = [segmenter.step(first, mask), segmenter.step(second)]
     for answer, labels in zip(node.published, expected, strict=True):
