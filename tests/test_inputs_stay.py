@@ -1,6 +1,6 @@
 """Every command, with each of its inputs at each of the places that it writes to: all stay.
 
-`vos-deploy-run` has tests of its own, in runtime/test_no_overwriting.py.
+`vos-deploy-run` has tests of its own, in runtime/run/test_no_overwriting.py.
 """
 
 from __future__ import annotations

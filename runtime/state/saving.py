@@ -25,7 +25,7 @@ from .held import Misfit, State
 class Saved(ABC):
     """The part of `Segmenter` that is about its state.
 
-    state: the attributes that are saved; see `state.py`.
+    state: the attributes that are saved; see `held.py`.
     """
 
     state: ClassVar[tuple[str, ...]] = ("_objects", "_tracker", "_probabilities", "_focus")
