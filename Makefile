@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/runtime
-	$(BIN)/vos-deploy-run --video demo/frames --mask demo/mask.png --output out/demo
+	$(BIN)/vos-deploy-run --video demo/frames --mask demo/masks --output out/demo
 
 test: $(VENV)/everything
 	$(BIN)/python -m pytest -n logical --dist loadfile

@@ -6,12 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from shlex import quote
 
 from vos_deploy.arguments import frame_size, positive
-from vos_deploy.bundle import check_replaceable
+from vos_deploy.bundle import bundled_weights, check_replaceable
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.files import sha256
@@ -102,8 +101,9 @@ def _size(text: str) -> tuple[int, int] | None:
     return None if text == "any" else frame_size(smallest=32)(text)
 
 
-def demonstration_weights(method: str) -> Path:
-    path = Path(str(resources.files("vos_deploy"))) / "weights" / f"{method}.safetensors"
+def weights_or_error(method: str) -> Path:
+    """The weights that ship. Raises ModelError for a method that has none."""
+    path = bundled_weights(method)
     if not path.is_file():
         raise ModelError(
             f"there are no bundled weights for {method}: give --checkpoint, or train some with: "
@@ -127,7 +127,7 @@ def export_command(args: argparse.Namespace) -> int:
     from .export import Options, export
 
     output = args.output or Path(args.method)
-    path = args.checkpoint or demonstration_weights(args.method)
+    path = args.checkpoint or weights_or_error(args.method)
     named = "checkpoint", "trunk", "calibrate", "calibrate_mask", "keep_float"
     read = {f"--{name.replace('_', '-')}": getattr(args, name) for name in named}
     keep_apart({**read, "--checkpoint": path}, [output])

@@ -20,7 +20,7 @@ from vos_deploy import Segmenter
 from vos_deploy.errors import InputError
 from vos_deploy.export.cli import main as export
 from vos_deploy.masks import read_mask
-from vos_deploy.methods import _PARTS, DEMONSTRATION, METHODS
+from vos_deploy.methods import _PARTS, BUNDLED_WEIGHTS, METHODS
 from vos_deploy.models import load_model
 from vos_deploy.runtime.run import command as run
 from vos_deploy.train.cli import main as train
@@ -148,7 +148,7 @@ def test_no_other_file_names_a_method() -> None:
             files += 1
             for line, text in names(path):
                 named = {found.lower() for found in word.findall(text)}
-                example = command.match(text) and named == {DEMONSTRATION}
+                example = command.match(text) and named == {BUNDLED_WEIGHTS}
                 if named and not example:
                     wrong.append(f"{path.relative_to(ROOT)}:{line}: {text!r}")
     assert files > 100

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vos_deploy.bundle import Bundle, check_replaceable, demonstration_model
+from vos_deploy.bundle import Bundle, bundled_weights, check_replaceable, demonstration_model
 from vos_deploy.errors import VosDeployError
 from vos_deploy.export.cli import main as export_main
 from vos_deploy.export.cli import parser as export_parser
@@ -105,9 +105,8 @@ def test_every_method_is_exported_by_one_command(method: str) -> None:
     arguments = export_parser().parse_args(
         shlex.split(export_command(Path("out"), method).removeprefix("python -m vos_deploy.export"))
     )
-    weights = demonstration_model().parent / f"{method}.safetensors"
     assert (arguments.method, arguments.output) == (method, Path("out"))
-    assert arguments.checkpoint or weights.is_file()
+    assert arguments.checkpoint or bundled_weights(method).is_file()
 
 
 @pytest.mark.slow

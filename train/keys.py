@@ -79,27 +79,43 @@ def align_shared_key(
     clips: Dataset[Sample],
     samples: int = 300,
     sharpness: float = 8.0,
+    length: Tensor | None = None,
+    unit_sharpness: float = 32.0,
 ) -> None:
     """The same where one key serves as query and memory key and similarity is the negative squared
     distance: `head` becomes the whitened principal components of f16, the first that `encoder`
     gives of normalised frames [1, 3, H, W], scaled so that a position scores `sharpness` more with
     itself than with another on average.
+
+    length: of keys that have one, a tensor [1]: `head` becomes the principal components as they
+    are, which carry labels further than whitened ones, and a key scores `unit_sharpness` more with
+    itself than with one at a right angle.
     """
     features = torch.cat(
         [tokens(encoder(normalize(clips[i].tensors["frames"][:1]))[0]) for i in range(samples)]
     )
     dims = head.out_channels
-    set_pointwise(head, *whitening(features, dims, (sharpness / (2 * dims**0.5)) ** 0.5))
+    if length is None:
+        set_pointwise(head, *whitening(features, dims, (sharpness / (2 * dims**0.5)) ** 0.5))
+    else:
+        set_pointwise(head, *principal_components(features, dims))
+        length.fill_((unit_sharpness * dims**0.5 / 2) ** 0.5)
     logger.info("keys aligned")
 
 
 def whitening(features: Tensor, dims: int, scale: float) -> tuple[Tensor, Tensor]:
     """Matrix [C, dims] and bias [dims] that turn features [N, C] into their largest principal
     components, of variance `scale` squared."""
+    components, bias = principal_components(features, dims)
+    factors = scale / (features @ components + bias).std(0)
+    return components * factors, bias * factors
+
+
+def principal_components(features: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    """Matrix [C, dims] and bias [dims] that turn features [N, C] into the largest, of mean 0."""
     mean = features.mean(0)
-    variance, components = torch.linalg.eigh(torch.cov((features - mean).T))
-    projection = scale * components[:, -dims:] / variance[-dims:].sqrt()
-    return projection, -mean @ projection
+    _, components = torch.linalg.eigh(torch.cov((features - mean).T))
+    return components[:, -dims:], -mean @ components[:, -dims:]
 
 
 def tokens(features: Tensor) -> Tensor:

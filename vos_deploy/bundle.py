@@ -42,6 +42,7 @@ __all__ = [
     "Graph",
     "MemoryDefaults",
     "TensorSpec",
+    "bundled_weights",
     "check_replaceable",
     "demonstration_model",
 ]
@@ -193,13 +194,22 @@ class Bundle:
 
 def demonstration_model() -> Path:
     """The folder of the model that ships with the package. Raises ModelError if there is none."""
-    folder = Path(str(resources.files("vos_deploy"))) / "weights" / DEMONSTRATION
+    folder = _shipped() / DEMONSTRATION
     if not folder.is_dir():
         raise ModelError(
             f"no model given, and this installation has no bundled demo model; "
-            f"{mend(Path(f'{DEMONSTRATION}/'))}"
+            f"{mend(Path('model/'))}"
         )
     return folder
+
+
+def bundled_weights(method: str) -> Path:
+    """Where the weights of a method lie if they ship with the package."""
+    return _shipped() / f"{method}.safetensors"
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("vos_deploy"))) / "weights"
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

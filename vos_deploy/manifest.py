@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from . import plan
 from .errors import ModelError
-from .methods import DEMONSTRATION
+from .methods import BUNDLED_WEIGHTS
 from .plan import MANIFEST
 
 T = TypeVar("T")
@@ -177,15 +177,15 @@ def is_plan(path: Path) -> bool:
     return path.is_file() or (path.suffix == plan.SUFFIX and not path.is_dir())
 
 
-def export_command(folder: Path, method: str = DEMONSTRATION, *options: str) -> str:
+def export_command(folder: Path, method: str = BUNDLED_WEIGHTS, *options: str) -> str:
     """The command that exports a model to a folder; for a method whose weights do not ship, with
     a place for them."""
-    weights = [] if method == DEMONSTRATION else ["--checkpoint", "WEIGHTS.pth"]
+    weights = [] if method == BUNDLED_WEIGHTS else ["--checkpoint", "WEIGHTS.pth"]
     output = ["--output", shlex.quote(str(folder))]
     return " ".join(["python -m vos_deploy.export --method", method, *weights, *options, *output])
 
 
-def mend(model: Path, method: str = DEMONSTRATION) -> str:
+def mend(model: Path, method: str = BUNDLED_WEIGHTS) -> str:
     """How an error about a model ends."""
     if is_plan(model):
         return plan.mend(model)

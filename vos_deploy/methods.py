@@ -32,7 +32,9 @@ METHODS = {
 }
 
 # The method of the demonstration model, which is meant where none is named.
-DEMONSTRATION = "stm"
+DEMONSTRATION = "stcn"
+# The one whose weights ship: it is exported without a checkpoint.
+BUNDLED_WEIGHTS = "stm"
 
 _PARTS = {
     "NETWORK": "vos_deploy.models.{}",

@@ -17,7 +17,7 @@ from ..report import keep_inputs
 from . import report
 from .engines import best, runtimes
 from .journal import Journal
-from .measures import write_reference
+from .measures import recorded_checkpoint, write_reference
 from .process import end_with_parent, in_a_process
 from .steps import Setup, Step, chosen, plan
 
@@ -46,7 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="write the labels of the demonstration model in FP32 PyTorch on the CPU, and exit",
+        help="write the labels of --model in FP32 on the CPU, by PyTorch if its weights ship, "
+        "and exit",
+    )
+    add(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="for --record (default: the bundled demo model)",
     )
     add("--engine", choices=("auto", "cuda", "cpu"), default="auto", help="what the models run on")
     add("--size", type=frame_size(), default="480x854", metavar="HxW", help="size of the frames")
@@ -71,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     deadline = monotonic() + 60 * args.minutes
     if args.record:
-        write_reference(demonstration_model(), args.size, args.frames, args.record)
+        write_reference(args.model or demonstration_model(), args.size, args.frames, args.record)
         return 0
     reads = {"--reference": args.reference, "--models": args.models}
     keep_inputs(args.output, ("rows.jsonl", "report.md", "models", "plans"), reads)
@@ -161,6 +168,7 @@ def _setup(args: argparse.Namespace) -> Setup:
         engine=best() if args.engine == "auto" else args.engine,
         models=[Bundle.load(path) for path in (demonstration_model(), *found)],
         reference=args.reference,
+        recorded=recorded_checkpoint(args.reference) if args.reference else None,
         size=args.size,
         objects=args.objects,
         frames=args.frames,

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle, bundled_weights
 from vos_deploy.errors import InputError
+from vos_deploy.files import sha256
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends import Array, Backend
 from vos_deploy.runtime.backends.tensorrt.library import RUNTIMES, import_runtime
@@ -102,21 +103,21 @@ def torch_backend(bundle: Bundle, compiled: bool = False, place: str | None = No
 
 
 def network_of(bundle: Bundle) -> Any:
-    """The network that a model was exported from if it is the one that ships, or else one of its
-    kind with random weights."""
+    """The network that a model was exported from if its weights ship, or else one of its kind with
+    random weights."""
     import torch
 
-    from vos_deploy.export.cli import demonstration_weights
     from vos_deploy.models import create, load_model
 
-    if bundle.checkpoint.get("sha256") == shipped().checkpoint["sha256"]:
-        return load_model(demonstration_weights(bundle.method), bundle.method)
+    if weights_ship(bundle):
+        return load_model(bundled_weights(bundle.method), bundle.method)
     torch.manual_seed(0)
     return create(bundle.method, **bundle.config).eval()
 
 
-def shipped() -> Bundle:
-    return Bundle.load(demonstration_model())
+def weights_ship(bundle: Bundle) -> bool:
+    path = bundled_weights(bundle.method)
+    return path.is_file() and bundle.checkpoint.get("sha256") == sha256(path)
 
 
 def runtimes() -> list[str]:

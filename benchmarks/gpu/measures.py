@@ -27,7 +27,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 from ..measures import region_similarity
 from ..memory import FLAT, resident
 from ..scene import scene
-from .engines import TF32, maker, profiled, torch_backend
+from .engines import TF32, maker, profiled, torch_backend, weights_ship
 
 Row = dict[str, Any]
 Labels = NDArray[np.uint8]
@@ -95,20 +95,29 @@ def smallest_iou(found: Labels, reference: Labels) -> float:
 
 
 def write_reference(model: Path, size: Size, frames: int, path: Path) -> None:
-    """Keep the labels of a model in PyTorch, with what they depend on.
+    """Keep the labels of a model, with what they depend on: by PyTorch if its weights ship,
+    otherwise by ONNX Runtime.
 
     On the CPU, which everybody has and which adds in the same order in every run.
     """
     bundle = Bundle.load(model)
 
-    def engine(bundle: Bundle, threads: int | None) -> Backend:
+    def in_pytorch(bundle: Bundle, threads: int | None) -> Backend:
         return torch_backend(bundle, place="cpu")
 
     size = bundle.size or size
+    engine = in_pytorch if weights_ship(bundle) else maker("cpu")
     labels, _ = follow(model, engine, size, sample(size, frames))
     facts = {"checkpoint": bundle.checkpoint.get("sha256")}
     with replacing(path) as temporary:
         np.savez_compressed(temporary, labels=labels, facts=json.dumps(facts))
+
+
+def recorded_checkpoint(reference: Path) -> str | None:
+    """The sha256 of the checkpoint whose labels were recorded."""
+    with np.load(reference) as kept:
+        found: str | None = json.loads(str(kept["facts"]))["checkpoint"]
+    return found
 
 
 def parity(model: Path, engine: str, reference: Path, size: Size) -> Iterator[Row]:

@@ -29,13 +29,14 @@ if [ ! -e "$work/ort.tar.xz" ]; then
   tar -C "$work/ort" -c . | xz -9 -T2 > "$work/ort.part" && mv "$work/ort.part" "$work/ort.tar.xz"
 fi
 
-# Models: the graphs of every method without weights, and the model that ships in half precision.
+# Models: the graphs of every method without weights, and the weights that ship in both precisions.
 if [ ! -e "$work/models/done" ]; then
-  read -r demonstration methods <<< "$("$python" -c 'from vos_deploy.methods import DEMONSTRATION, METHODS; print(DEMONSTRATION, *METHODS)')"
+  read -r bundled methods <<< "$("$python" -c 'from vos_deploy.methods import BUNDLED_WEIGHTS, METHODS; print(BUNDLED_WEIGHTS, *METHODS)')"
   (cd "$work" && rm -rf models && mkdir models \
     && "$python" -m vos_deploy.benchmarks.gpu.models models $methods --size $size \
-    && "$python" -m vos_deploy.export --method "$demonstration" --size $size --precision fp16 --output models/shipped-fp16 \
-    && "$python" -m vos_deploy.benchmarks gpu --record reference.npz --size $size && touch models/done)
+    && "$python" -m vos_deploy.export --method "$bundled" --size $size --half-storage --output models/bundled \
+    && "$python" -m vos_deploy.export --method "$bundled" --size $size --precision fp16 --output models/bundled-fp16 \
+    && "$python" -m vos_deploy.benchmarks gpu --record reference.npz --model models/bundled --size $size && touch models/done)
 fi
 
 # The package as a wheel lays it out, without the weights, which travel in the checkout.

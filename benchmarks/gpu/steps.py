@@ -13,7 +13,7 @@ from vos_deploy.frames import Size
 from vos_deploy.methods import METHODS
 
 from . import fused, measures
-from .engines import COMPILED, EAGER, NHWC, TF32, WAITING, shipped
+from .engines import COMPILED, EAGER, NHWC, TF32, WAITING
 from .facts import facts
 from .measures import OBJECTS, Row
 from .models import with_weights
@@ -43,6 +43,7 @@ class Setup:
     engine: str
     models: Sequence[Bundle]
     reference: Path | None
+    recorded: str | None  # sha256 of the checkpoint whose labels the reference holds
     size: Size
     objects: Sequence[int]
     frames: int
@@ -55,8 +56,7 @@ class Setup:
 
 def plan(setup: Setup) -> list[Step]:
     """All steps, the most valuable first."""
-    sha256 = shipped().checkpoint["sha256"]
-    known = [b for b in setup.models if b.checkpoint.get("sha256") == sha256]
+    known = [b for b in setup.models if b.checkpoint.get("sha256") == setup.recorded]
     recorded = known if setup.reference else []
     first = "fp16" if setup.on_gpu or setup.runtimes else "fp32"  # which CPUs are made for
     ordered = sorted(setup.models, key=lambda b: (b.precision != first, b not in known, _rank(b)))

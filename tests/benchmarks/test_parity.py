@@ -2,21 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vos_deploy.benchmarks.cli import main
-from vos_deploy.bundle import demonstration_model
 from vos_deploy.masks import write_mask
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from vos_deploy.models import load_model, save_checkpoint
-
-WEIGHTS = demonstration_model().parent / "stm.safetensors"
+from tests.support import models
+from vos_deploy.models import save_checkpoint
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def clip(tmp_path: Path) -> list[str]:
 
 
 def parity(checkpoint: Path, *more: str) -> int:
-    model = str(demonstration_model())
+    model = str(models.model("stm"))
     return main(["parity", "--model", model, "--checkpoint", str(checkpoint), *more, "--json"])
 
 
@@ -45,7 +44,9 @@ def test_same_weights_agree(
     """Over a memory that fills and evicts."""
     out = tmp_path / "out"
     drawn = "--pictures", "2", "--output", str(out)
-    assert parity(WEIGHTS, *clip, "--memory-every", "2", "--memory-frames", "2", *drawn) == 0
+    memory = "--memory-every", "2", "--memory-frames", "2"
+    save_checkpoint(tmp_path / "same.safetensors", models.small("stm"))
+    assert parity(tmp_path / "same.safetensors", *clip, *memory, *drawn) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["pictures"] == [path.name for path in sorted(out.glob("*.png"))]
     with Image.open(out / report["pictures"][1]) as picture:
@@ -57,7 +58,7 @@ def test_same_weights_agree(
 def test_other_weights_do_not(
     clip: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = load_model(WEIGHTS)
+    network: Any = models.small("stm")
     network.Decoder.pred2.bias.data[1] += 2
     save_checkpoint(tmp_path / "other.safetensors", network)
     assert parity(tmp_path / "other.safetensors", *clip) == 1
@@ -65,5 +66,5 @@ def test_other_weights_do_not(
 
 
 def test_pictures_need_a_folder(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert parity(WEIGHTS, *clip, "--pictures", "1") == 2
+    assert parity(Path("any.pth"), *clip, "--pictures", "1") == 2
     assert "--pictures are written to --output" in capsys.readouterr().err

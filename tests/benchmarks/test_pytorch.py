@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.support import models
 from vos_deploy.benchmarks.cli import main
 from vos_deploy.benchmarks.pytorch import compiled, load_network, reference
 from vos_deploy.benchmarks.scene import scene
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
 from vos_deploy.methods import METHODS
 from vos_deploy.models import create, save_checkpoint
@@ -43,8 +44,18 @@ def test_the_published_loop_is_scored(
     make_davis: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Resized as the exported model resizes, one video after the other: the same scores."""
-    weights = demonstration_model().parent / "stm.safetensors"
-    jf = ["jf", "--davis", str(make_davis({"a": [1, 2], "b": [5]})), "--year", "2017", "--json"]
+    weights = tmp_path / "small.safetensors"
+    save_checkpoint(weights, models.small("stm"))
+    jf = [
+        "jf",
+        "--model",
+        str(models.model("stm")),
+        "--davis",
+        str(make_davis({"a": [1, 2], "b": [5]})),
+        "--year",
+        "2017",
+        "--json",
+    ]
     assert main([*jf, "--size", "64x96"]) == 0
     exported = json.loads(capsys.readouterr().out)
     assert main([*jf, "--size", "64x96", "--pytorch", str(weights)]) == 0

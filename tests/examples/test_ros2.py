@@ -74,7 +74,7 @@ def test_images_in_and_labels_out(example: ModuleType) -> None:
     node = example.SegmenterNode()
     with vos_deploy.open_source(ROOT / "demo" / "frames") as frames:
         first, second = (frame for _, frame in zip(range(2), frames, strict=False))
-    mask = read_mask(ROOT / "demo" / "mask.png")
+    mask = read_mask(ROOT / "demo" / "masks" / "00000.png")
     node.on_image(message(first, "rgb8"))
     assert not node.published
     node.on_mask(message(mask, "mono8", padding=2))

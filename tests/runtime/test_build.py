@@ -41,15 +41,19 @@ def test_every_graph_becomes_an_engine(tmp_path, capsys):
     tokens = 6 * 10
     assert bundle.engine.profiles == {
         "encoder": {},
-        "memorize": {"masks": ((1, 90, 150), (2, 90, 150), (3, 90, 150))},
+        "memorize": {
+            "masks": ((1, 96, 160), (2, 96, 160), (3, 96, 160)),
+            "objects": ((1,), (2,), (3,)),
+        },
         "memory_read": {
             "memory_key": ((tokens, 64), (5 * tokens, 64), (6 * tokens, 64)),
-            "memory_value": ((tokens, 128), (5 * tokens, 128), (6 * tokens, 128)),
+            "memory_value": ((tokens, 1, 128), (5 * tokens, 2, 128), (6 * tokens, 3, 128)),
+            "top_k": ((1,), (20,), (50,)),
         },
         "decoder": {"readout": ((1, 6, 10, 128), (2, 6, 10, 128), (3, 6, 10, 128))},
     }
     shapes = {spec.name: spec.shape for spec in bundle.graphs["memorize"].outputs}
-    assert shapes["memory_key"] == ("K", tokens, 64)
+    assert shapes["memory_value"] == (tokens, "G", 128)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,6 +57,36 @@ def test_shared_keys_after_alignment(davis: Path) -> None:
     assert torch.stack(found).float().mean() > 0.8
     # Positions of one frame are more alike than those of many.
     assert 2 < torch.stack(gaps).mean() < 9
+
+
+def test_keys_of_one_length_after_alignment(davis: Path) -> None:
+    """Positions find themselves again in a frame of other contrast; a right angle costs the
+    sharpness."""
+    options = TrainOptions(davis=(davis,), crop="64", frames=2, objects=1, skip=("0", "1"))
+    clips = build_clips(options, BadFiles())
+    clips.total = 100
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"key_dim": 16, "value_dim": 16, "decoder_width": 8}
+    model = create("stcn", backbone="resnet18", **sizes, unit_keys=True)
+    projection = model.key_proj
+    align_shared_key(
+        model.key_encoder,
+        projection.key_proj,
+        clips,
+        samples=30,
+        length=projection.length,
+        unit_sharpness=20.0,
+    )
+    assert torch.isclose(2 * projection.length**2 / 16**0.5, torch.tensor(20.0))
+    found = []
+    with torch.inference_mode():
+        for index in range(30, 40):
+            frame = clips[index].tensors["frames"][:1]
+            key, paler = (
+                model.encode_key(normalize(f)).key[0].flatten(1).T for f in (frame, 0.8 * frame)
+            )
+            found.append(similarity(paler, key).argmax(1) == torch.arange(len(key)))
+    assert torch.stack(found).float().mean() > 0.6
 
 
 def test_compression_starts_as_the_mean() -> None:

@@ -9,6 +9,7 @@ import pytest
 from vos_deploy import bundle as bundle_module
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec, demonstration_model
 from vos_deploy.errors import ModelError
+from vos_deploy.methods import DEMONSTRATION
 
 MEND = "python -m vos_deploy.export --method stm --output"
 
@@ -193,4 +194,4 @@ def test_demonstration_model_is_a_model_or_a_clear_error() -> None:
     except ModelError as error:
         assert MEND in str(error)
     else:
-        assert Bundle.load(path).method == "stm"
+        assert Bundle.load(path).method == DEMONSTRATION

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the demonstration weights of STM (vos_deploy/weights/stm.safetensors): about an hour and a
-# quarter on a CPU core. DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in
+# Trains the bundled weights of STM (vos_deploy/weights/stm.safetensors): about an hour and a quarter
+# on a CPU core. DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in
 # each), davis2016/train in the DAVIS layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
 : "${DATA:?set DATA to the folder of the data sets}"
@@ -18,8 +18,6 @@ python -m vos_deploy.train --method stm --stage mixed --output "$OUTPUT" \
     --schedule cosine --loss both --bootstrap 0.4 --bootstrap-from 300 --clip-gradient 5 \
     --average 0.99 --half --workers 1 --threads 1 --save-every 100
 
-# The weights that ship, and the model that make demo runs.
+# The weights that ship: both trunks are ImageNet's, and lie in the file once.
 cp "$OUTPUT/model.safetensors" vos_deploy/weights/stm.safetensors
-python -m vos_deploy.export --method stm --checkpoint vos_deploy/weights/stm.safetensors \
-    --short-side 240 --half-storage --output vos_deploy/weights/stm \
-    --licence "MIT, trained on research data: see vos_deploy/weights/README.md"
+python -m vos_deploy.models.sharing vos_deploy/weights/stm.safetensors

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..files import replacing
 from ..methods import METHODS, find_part
-from .checkpoint_files import read_state
+from .checkpoint_files import OWN_METADATA, read_state
 from .network import Network
 
 SHOWN_KEYS = 8
@@ -101,7 +101,7 @@ def save_checkpoint(
     }
     header = {"method": model.method, "config": model.config, **(metadata or {})}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(state, {"vos_deploy": json.dumps(header)}))
+        temporary.write_bytes(save(state, {OWN_METADATA: json.dumps(header)}))
 
 
 def _check_finite(path: Path, state: dict[str, Tensor]) -> None:

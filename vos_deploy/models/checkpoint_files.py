@@ -29,6 +29,7 @@ NESTS = ("state_dict", "model_state_dict", "model", "network", "net", "model_sta
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.")
 # What a file of ours or of a trainer says of itself beside its tensors.
 METADATA = ("method", "config", "epoch")
+OWN_METADATA = "vos_deploy"  # the key of that in the header of a .safetensors file
 # A network, or a dict with one in it, to take the state dict from: for files their owner trusts.
 CONVERSION = (
     "import torch; c = torch.load({source!r}, map_location='cpu', weights_only=False); "
@@ -76,13 +77,20 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, Any]]:
+    state, header = stored(path)
+    # A tensor that equals another one may be stored under the other's name: see `sharing`.
+    state |= {key: state[name] for key, name in header.items() if name in state}
+    return state, json.loads(header.get(OWN_METADATA, "{}"))
+
+
+def stored(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a .safetensors file as they lie in it, and its header. Raises ModelError."""
     try:
         with safe_open(path, "pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
+            return state, file.metadata() or {}
     except SafetensorError as error:
         raise ModelError(f"{path} is not a complete .safetensors file: {error}") from error
-    return state, json.loads(header.get("vos_deploy", "{}"))
 
 
 def _read_torch(path: Path, parts: Iterable[str]) -> tuple[State, dict[str, Any]]:

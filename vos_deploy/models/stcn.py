@@ -37,12 +37,21 @@ class Features(NamedTuple):
 
 
 class KeyProjection(nn.Module):
-    def __init__(self, in_channels: int, key_dim: int) -> None:
+    """unit: keys have one length, learned, so that similarity is that of their directions.
+
+    The published keys have no such limit. By squared distance a long key is far from every other,
+    its own next view included; a network that learns from millions of clips finds its way around
+    that, one that learns from thousands does not.
+    """
+
+    def __init__(self, in_channels: int, key_dim: int, unit: bool = False) -> None:
         super().__init__()
         self.key_proj = nn.Conv2d(in_channels, key_dim, 3, padding=1)
+        self.length = nn.Parameter(torch.ones(1)) if unit else None
 
     def forward(self, f16: Tensor) -> Tensor:
-        return self.key_proj(f16)
+        key = self.key_proj(f16)
+        return key if self.length is None else F.normalize(key, dim=1) * self.length
 
 
 class ValueEncoder(ValueTrunk):
@@ -57,6 +66,7 @@ class STCN(Network):
     backbone: of the key encoder, one of `BACKBONES`; the value encoder is a ResNet-18.
     key_dim, value_dim, decoder_width: channels of the keys, of the values (a multiple of 16), and
         of the decoder at stride 16; it has half of them at strides 8 and 4.
+    unit_keys: keys of one length; see `KeyProjection`.
     """
 
     method = "stcn"
@@ -67,6 +77,7 @@ class STCN(Network):
         key_dim: int = 64,
         value_dim: int = 512,
         decoder_width: int = 512,
+        unit_keys: bool = False,
     ) -> None:
         super().__init__()
         trunk = BACKBONES[backbone]
@@ -76,10 +87,11 @@ class STCN(Network):
             "key_dim": key_dim,
             "value_dim": value_dim,
             "decoder_width": decoder_width,
+            **({"unit_keys": True} if unit_keys else {}),
         }
         self.key_encoder = KeyEncoder(trunk)
         self.value_encoder = ValueEncoder(f16, value_dim)
-        self.key_proj = KeyProjection(f16, key_dim)
+        self.key_proj = KeyProjection(f16, key_dim, unit_keys)
         self.key_comp = nn.Conv2d(f16, value_dim, 3, padding=1)
         self.decoder = Decoder(2 * value_dim, f8, f4, decoder_width)
         self.eval()
@@ -99,7 +111,7 @@ class STCN(Network):
         ):
             if key in state:
                 config[name] = state[key].shape[0]
-        return config
+        return config | ({"unit_keys": True} if "key_proj.length" in state else {})
 
     @staticmethod
     def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def test_every_step_that_needs_no_gpu(tmp_path, reference):
         one, two = found[f"speed {engine} shipped"]
         assert (one["objects"], two["objects"], one["frames"]) == (1, 2, 2)
         assert {"encoder", "memory_read", "finish"} <= one["stages"].keys()
-        assert "bank 8/8 frames" in one["memory"]
+        assert "bank 20/20 frames" in one["memory"]
     assert found["speed cuda shipped"][0]["GPU MiB"] > 0
     for name in ("agreement-with-cpu", "agreement-with-cuda-waiting"):
         (agreement,) = found[f"{name} cuda shipped"]

@@ -20,6 +20,7 @@ def setup(folder: Path, **fields: Any) -> Setup:
             "engine": "cuda",
             "models": [Bundle.load(demonstration_model())],
             "reference": folder / "reference.npz",
+            "recorded": Bundle.load(demonstration_model()).checkpoint["sha256"],
             "size": SIZE,
             "objects": [1, 2],
             "frames": 2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,26 +21,45 @@ from vos_deploy.benchmarks.page.runs import Outcome, Planned, execute
 from vos_deploy.benchmarks.page.sections import sections
 from vos_deploy.benchmarks.page.write import as_html, as_markdown
 from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.files import sha256
 
 pytest.importorskip("matplotlib", reason="pip install 'vos_deploy[report]'")
 
-WEIGHTS = demonstration_model().parent
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model whose checkpoint lies in the folder above it."""
+    (tmp_path / "weights").mkdir()
+    checkpoint = tmp_path / "weights" / "small.pth"
+    checkpoint.write_bytes(b"of the model")
+    folder = tmp_path / "weights" / "model"
+    shutil.copytree(demonstration_model(), folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["checkpoint"] = {"name": checkpoint.name, "sha256": sha256(checkpoint)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
-def wanted(**more: Any) -> plans.Wanted:
+def wanted(model: Path, **more: Any) -> plans.Wanted:
     given: dict[str, Any] = {
-        **{"models": {"stm": demonstration_model()}, "amount": plans.QUICK},
+        **{"models": {"stm": model}, "amount": plans.QUICK},
         **{"clip": None, "binary": True},
-        **{"checkpoints": [WEIGHTS], "peers": {}, "davis": None, "year": 2016, "sequences": []},
+        **{
+            "checkpoints": [model.parent],
+            "peers": {},
+            "davis": None,
+            "year": 2016,
+            "sequences": [],
+        },
         **{"size": None, "threads": 2, "pytorch": True, "compile": False},
     }
     return plans.Wanted(**{**given, **more})
 
 
-def test_every_planned_command_is_understood(tmp_path):
+def test_every_planned_command_is_understood(tmp_path, model):
     clip = (tmp_path / "frames", tmp_path / "mask.png")
     peers = {"mine": "follow {frames} {mask} {output}"}
-    full = wanted(davis=tmp_path, clip=clip, peers=peers, compile=True, sequences=["a", "b"])
+    full = wanted(model, davis=tmp_path, clip=clip, peers=peers, compile=True, sequences=["a", "b"])
     planned = plans.plan(full)
     run = [each for each in planned if not each.reason]
     assert {each.section for each in run} >= {
@@ -51,10 +71,10 @@ def test_every_planned_command_is_understood(tmp_path):
         parser().parse_args(list(each.words))
 
 
-def test_what_is_not_run_has_a_reason():
+def test_what_is_not_run_has_a_reason(model):
     reasons = {
         (each.section, each.of): each.reason
-        for each in plans.plan(wanted(pytorch=False, peers={"mine": "x"}))
+        for each in plans.plan(wanted(model, pytorch=False, peers={"mine": "x"}))
         if each.reason
     }
     assert reasons[plans.ACCURACY, "stm"] == "there is no data set: --davis"
@@ -63,11 +83,11 @@ def test_what_is_not_run_has_a_reason():
     assert (plans.GPU, "all models") in reasons
 
 
-def test_a_checkpoint_is_found_by_its_contents(tmp_path):
-    bundle = Bundle.load(demonstration_model())
+def test_a_checkpoint_is_found_by_its_contents(tmp_path, model):
+    bundle = Bundle.load(model)
     (tmp_path / "a.txt").write_text("no checkpoint")
     assert plans.find_checkpoint(bundle, [tmp_path]) is None
-    (tmp_path / "renamed.pth").write_bytes((WEIGHTS / "stm.safetensors").read_bytes())
+    shutil.copy(model.parent / "small.pth", tmp_path / "renamed.pth")
     assert plans.find_checkpoint(bundle, [tmp_path]) == tmp_path / "renamed.pth"
 
 
@@ -184,7 +204,7 @@ def here(planned: Planned, scratch: Path) -> Outcome:
     return Outcome(planned, json.loads(printed.getvalue()), seconds=1)
 
 
-def test_from_the_command_line(tmp_path, monkeypatch, capsys):
+def test_from_the_command_line(tmp_path, model, monkeypatch, capsys):
     """With as little as is possible of the real benchmarks."""
     least = plans.Amount("1", "1", ("32x48",), 1, 8, 2, 1)
     monkeypatch.setattr("vos_deploy.benchmarks.page.command.QUICK", least)
@@ -194,9 +214,10 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert "One model, 4 benchmarks; 3 were not run" in capsys.readouterr().out
     found = json.loads((out / "report.json").read_text())
     states = {(each["section"], each["of"]): each["reason"] for each in found["outcomes"]}
-    assert states[plans.OBJECTS, "stm"] == "" and states[plans.MEMORY, "stm"] == ""
+    shipped = demonstration_model().name
+    assert states[plans.OBJECTS, shipped] == "" and states[plans.MEMORY, shipped] == ""
     assert (out / "report.html").read_text().count("<svg") == 5
-    assert plans.plan(wanted())[-1].reason in (out / "report.html").read_text()
+    assert plans.plan(wanted(model))[-1].reason in (out / "report.html").read_text()
     command = "python -m vos_deploy.benchmarks memory --threads 1 --size 32x48 --frames 8"
     assert command in (out / "report.md").read_text()
 

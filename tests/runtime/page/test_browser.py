@@ -25,15 +25,15 @@ pytestmark = pytest.mark.browser
 DEMO = Path(__file__).parents[3] / "demo"
 FRAMES = 28
 WATCHED, REMOVED = 20, 23
-# In pixels of the frame: a broad line over the car, and a box around a green door.
-STROKE = [(370, 215), (620, 225), (600, 160), (450, 150)]
-SECOND = [756, 106, 70, 50]
+# In pixels of the frame: a broad line over the horse, and a box around a bush.
+STROKE = [(150, 240), (290, 235), (330, 190), (200, 225)]
+SECOND = [215, 365, 190, 105]
 
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     """A folder with the demonstration clip, cut short."""
-    folder = tmp_path / "videos" / "car"
+    folder = tmp_path / "videos" / "horse"
     folder.mkdir(parents=True)
     for file in sorted((DEMO / "frames").iterdir())[:FRAMES]:
         shutil.copy(file, folder)
@@ -89,7 +89,7 @@ def open_clip(browser: Any, address: str) -> None:
     browser.get(address)
     wait(browser, lambda state: state["run"], "the server's first word")
     for button in browser.find_elements("css selector", "#videos button"):
-        if button.text == "car":
+        if button.text == "horse":
             break
     else:
         time.sleep(0.5)
@@ -167,7 +167,7 @@ def test_mark_watch_add_remove_reload_download(browser: Any, videos: Path, tmp_p
         masks = downloaded(browser, tmp_path)
         assert not errors(browser)
     assert len(masks) == FRAMES
-    check_against_the_command_line(masks, prompt["box"], videos / "car", tmp_path)
+    check_against_the_command_line(masks, prompt["box"], videos / "horse", tmp_path)
 
 
 def check_against_the_command_line(

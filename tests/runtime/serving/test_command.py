@@ -22,7 +22,10 @@ from vos_deploy.runtime.serving.command import main
 from .conftest import labels_of
 
 DEMO = Path(__file__).parents[3] / "demo"
-FRAME, MASK = (DEMO / "frames" / "00000.jpg").read_bytes(), (DEMO / "mask.png").read_bytes()
+FRAME, MASK = (
+    (DEMO / "frames" / "00000.jpg").read_bytes(),
+    (DEMO / "masks" / "00000.png").read_bytes(),
+)
 PART = b'--x\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s\r\n'
 FIRST = PART % (b"frame", FRAME) + PART % (b"mask", MASK) + b"--x--\r\n"
 
@@ -102,7 +105,7 @@ def test_sigterm_with_a_frame_in_hand(server: tuple[subprocess.Popen[str], int])
     client.send(FIRST[-1000:])
     answer = client.getresponse()
     assert answer.status == 200
-    np.testing.assert_array_equal(labels_of(answer.read()), read_mask(DEMO / "mask.png"))
+    np.testing.assert_array_equal(labels_of(answer.read()), read_mask(DEMO / "masks" / "00000.png"))
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0 and error == "stopped\n"
 

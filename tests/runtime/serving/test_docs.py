@@ -41,7 +41,7 @@ def test_curl(serve: Callable[..., Served], folder: Path) -> None:
     script = "\n".join(line.replace("curl -s", "curl -s --fail-with-body") for line in lines)
     subprocess.run(["sh", "-ec", script], check=True, timeout=60)
     np.testing.assert_array_equal(labels_of((folder / "00000.png").read_bytes()),
-                                  read_mask(ROOT / "demo" / "mask.png"))  # fmt: skip
+                                  read_mask(ROOT / "demo" / "masks" / "00000.png"))  # fmt: skip
     followed = labels_of((folder / "00001.png").read_bytes())
     found = json.loads((folder / "00001.json").read_text())
     assert (found["index"], found["size"]) == (1, list(followed.shape))

@@ -37,10 +37,11 @@ def test_keys_and_shapes_are_the_official_ones() -> None:
     assert found == golden.keys("stcn")["keys"]
 
 
+@pytest.mark.parametrize("unit_keys", [False, True])
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-def test_configuration_is_read_off_the_keys(backbone: str) -> None:
+def test_configuration_is_read_off_the_keys(backbone: str, unit_keys: bool) -> None:
     with torch.device("meta"):
-        model = create("stcn", **{**NARROW, "backbone": backbone})
+        model = create("stcn", **{**NARROW, "backbone": backbone, "unit_keys": unit_keys})
     assert STCN.infer_config(model.state_dict()) == model.config
     assert STCN.infer_config(create("stm", backbone="resnet18").state_dict()) is None
     with torch.device("meta"):
@@ -106,3 +107,19 @@ def test_every_intermediate_is_the_official_one(network: STCN) -> None:
         logits = network.decode(readout, query)
         holds(logits[..., ::2, ::2], "f1.logits_s2", VALUES)
         holds(logits[:, 0].sigmoid()[:, ::4, ::4], "f1.p_s4", FEATURES)
+
+
+def test_keys_of_one_length_are_compared_by_direction() -> None:
+    torch.manual_seed(0)
+    model = create("stcn", **NARROW, unit_keys=True)
+    assert isinstance(model, STCN) and model.key_proj.length is not None
+    length = 3.0
+    with torch.no_grad():
+        model.key_proj.length.fill_(length)
+        key = model.encode_key(normalize(torch.rand(1, 3, 64, 64))).key[0].flatten(1).T
+    assert torch.allclose(key.norm(dim=1), torch.full((len(key),), length))
+    directions = key / length
+    cosines = directions @ directions.T
+    # -|m - q|^2 = -2 r^2 (1 - cos); the similarity leaves out |q|^2 = r^2.
+    expected = (2 * length**2 * cosines - length**2) / NARROW["key_dim"] ** 0.5
+    assert torch.allclose(similarity(key, key), expected, atol=1e-4)

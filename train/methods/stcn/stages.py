@@ -19,6 +19,9 @@ from . import augmentation
 class STCNOptions(SharedKeyOptions):
     key_dim: int = option(64, "channels of the keys", "network", at_least=1)
     value_dim: int = option(512, "channels of the values", "network", at_least=1)
+    unit_keys: bool = option(
+        False, "keys of one length, which small data needs; published: no", "network"
+    )
 
 
 # The gap between frames widens over the first 40 % of a stage and is narrow again at the end, as

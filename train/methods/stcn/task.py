@@ -30,7 +30,13 @@ class STCNTask(SharedKeyTask):
     @classmethod
     def network(cls, options: TrainOptions) -> STCN:
         assert isinstance(options, STCNOptions)
-        return STCN(options.backbone, options.key_dim, options.value_dim, options.decoder_width)
+        return STCN(
+            options.backbone,
+            options.key_dim,
+            options.value_dim,
+            options.decoder_width,
+            options.unit_keys,
+        )
 
     @classmethod
     def check(cls, options: STCNOptions) -> None:  # type: ignore[override]
@@ -39,7 +45,10 @@ class STCNTask(SharedKeyTask):
 
     def prepare(self, clips: Dataset[Sample]) -> None:
         if self.options.align_keys:
-            align_shared_key(self.model.key_encoder, self.model.key_proj.key_proj, clips)
+            projection = self.model.key_proj
+            align_shared_key(
+                self.model.key_encoder, projection.key_proj, clips, length=projection.length
+            )
 
     def features(self, frames: Tensor) -> tuple[Tensor, ...]:
         return self.model.encode_key(frames)

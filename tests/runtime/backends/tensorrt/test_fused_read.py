@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime.backends.tensorrt import fused_read
 
@@ -224,7 +224,9 @@ def test_scores_of_another_scale(channels, scale):
 
 
 def test_the_read_of_a_real_model():
-    bundle = Bundle.load(demonstration_model())
+    from tests.support import models
+
+    bundle = Bundle.load(models.model("stm"))
     counts = {name: len(fused_read.reads(bundle.read(name))) for name in bundle.graphs}
     assert counts == {"encoder": 0, "memorize": 0, "memory_read": 1, "decoder": 0}
     fused_read.check_scale("memory_read", bundle.read("memory_read"))
