@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the bundled demo model (vos_deploy/weights/stcn): about an hour and a quarter on a CPU core.
+# Trains the bundled demo model (vos_deploy/weights/stcn): about an hour and a half on a CPU core.
 # DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in
 # the DAVIS layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
