@@ -15,7 +15,7 @@ from typing import Any
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError
-from vos_deploy.methods import DEMONSTRATION, METHODS, find_part
+from vos_deploy.methods import BUNDLED_WEIGHTS, METHODS, find_part
 from vos_deploy.options import add_flags, build
 
 from .apart import MODEL, check_apart
@@ -74,7 +74,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
-        "--method", choices=list(METHODS), help=f"which network (default: {DEMONSTRATION})"
+        "--method", choices=list(METHODS), help=f"which network (default: {BUNDLED_WEIGHTS})"
     )
     parser.add_argument("--stage", help="training stage; sets the defaults of the options")
     parser.add_argument(
@@ -89,7 +89,7 @@ def _selectors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _select(known: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:
     """Method, stage if there is one, and the options of the configuration file."""
     config = read_toml(known.config) if known.config else {}
-    method = known.method or config.pop("method", DEMONSTRATION)
+    method = known.method or config.pop("method", BUNDLED_WEIGHTS)
     stage = known.stage or config.pop("stage", None)
     config.pop("method", None)
     config.pop("stage", None)

@@ -33,7 +33,7 @@ METHODS = {
 
 # The method of the demonstration model, which is meant where none is named.
 DEMONSTRATION = "stcn"
-# The one whose weights ship: it is exported without a checkpoint.
+# The one whose weights ship: it is exported without a checkpoint, and trained where none is named.
 BUNDLED_WEIGHTS = "stm"
 
 _PARTS = {
