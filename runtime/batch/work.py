@@ -102,14 +102,15 @@ class Worker:
         result, and is of this video alone."""
         started = time.perf_counter()
         forget_peak()
-        with Stage(job.video, job.mask, self.work.output / job.name) as stage:
-            try:
+        stage = Stage(job.video, job.mask, self.work.output / job.name)
+        try:
+            with stage:
                 result = _Run(self.model, self.work, job, stage, tell).run()
-            except VosDeployError as error:
-                result = Result.of(job, FAILED, reason=stage.named(str(error)))
-            except Exception as error:  # a defect, or no memory: the next video has its chance
-                logger.exception("%s", job.name)
-                result = Result.of(job, FAILED, reason=f"{type(error).__name__}: {error}")
+        except VosDeployError as error:
+            result = Result.of(job, FAILED, reason=stage.named(str(error)))
+        except Exception as error:  # a defect, or no room or memory: the next video has its chance
+            logger.exception("%s", job.name)
+            result = Result.of(job, FAILED, reason=f"{type(error).__name__}: {error}")
         seconds = round(time.perf_counter() - started, 3)
         return Result(**{**asdict(result), "seconds": seconds, "memory": peak_memory()})
 

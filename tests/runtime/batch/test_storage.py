@@ -144,6 +144,21 @@ def test_storage_is_never_in_a_state_that_is_refused(
     assert len(names(bucket / "out" / "v00")) == 5
 
 
+def test_no_room_for_copies(make_model, videos, bucket, monkeypatch):
+    """The video fails, and the worker is there for the next one."""
+    (job,) = find_jobs(videos(1, 2))
+    worker = Worker(Work(make_model(), bucket / "out", threads=1))
+    with monkeypatch.context() as patch:
+
+        def full(**_: Any) -> str:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("vos_deploy.runtime.batch.storage.tempfile.mkdtemp", full)
+        failed = worker.run(job)
+    assert failed.state == FAILED and "No space left" in failed.reason
+    assert worker.run(job).state == FINISHED
+
+
 def test_packed_on_storage(make_model, disk, tmp_path, capsys):
     frames, root = clip(1, 3), tmp_path / "DAVIS"
     write_frames(root / "JPEGImages" / "a", frames)

@@ -27,6 +27,7 @@ pytest.importorskip("python_multipart")
 from starlette.testclient import TestClient
 
 import vos_deploy
+from tests.runtime.scenes import scene
 from vos_deploy.masks import mask_png
 from vos_deploy.runtime.serving.application import Application
 from vos_deploy.runtime.serving.limits import Limits
@@ -128,6 +129,15 @@ def make_client(make_application: MakeApplication) -> Iterator[Callable[..., Tes
 @pytest.fixture
 def client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client()
+
+
+@pytest.fixture
+def session(client: TestClient) -> str:
+    """The path of a session whose first frame, of `scene`, has two objects marked."""
+    path = opened(client)
+    frame, mask = scene({1: (0, 0), 2: (1, 1)})
+    assert client.post(path + "/frames", **form(frame, mask)).status_code == 200
+    return path
 
 
 class Served:

@@ -17,13 +17,6 @@ FRAME, MASK = scene({1: (0, 0), 2: (1, 1)})
 BOX = {"object": 1, "box": [0, 0, 20, 20]}
 
 
-@pytest.fixture
-def session(client: TestClient) -> str:
-    path = opened(client)
-    assert client.post(path + "/frames", **form(FRAME, MASK)).status_code == 200
-    return path
-
-
 @pytest.mark.parametrize(
     ("header", "end"),
     [

@@ -62,13 +62,6 @@ def grey16() -> bytes:
     return content.getvalue()
 
 
-@pytest.fixture
-def session(client: TestClient) -> str:
-    path = opened(client)
-    assert client.post(path + "/frames", **form(FRAME, MASK)).status_code == 200
-    return path
-
-
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
