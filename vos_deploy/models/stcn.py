@@ -39,9 +39,8 @@ class Features(NamedTuple):
 class KeyProjection(nn.Module):
     """unit: keys have one length, learned, so that similarity is that of their directions.
 
-    The published keys have no such limit. By squared distance a long key is far from every other,
-    its own next view included; a network that learns from millions of clips finds its way around
-    that, one that learns from thousands does not.
+    The published keys may have any length. By squared distance a long key is far from every other,
+    its own next view included: with little training data, that decides more than its direction.
     """
 
     def __init__(self, in_channels: int, key_dim: int, unit: bool = False) -> None:

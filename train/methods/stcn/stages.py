@@ -20,7 +20,7 @@ class STCNOptions(SharedKeyOptions):
     key_dim: int = option(64, "channels of the keys", "network", at_least=1)
     value_dim: int = option(512, "channels of the values", "network", at_least=1)
     unit_keys: bool = option(
-        False, "keys of one length, which small data needs; published: no", "network"
+        False, "give all keys one learned length; for small data (not in the paper)", "network"
     )
 
 
