@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import focus, fps, jf, live, loops, memory, parity, prompts, streams
+from . import focus, fps, jf, live, loops, memory, parity, prompts, steady, streams
 from .gpu import command as gpu
 from .page import command as page
 
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fps": fps,
     "parity": parity,
     "memory": memory,
+    "steady": steady,
     "prompts": prompts,
     "loops": loops,
     "streams": streams,

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
 
+from .scratch import scratch
+
 # Room around the objects when the crop is chosen, on each side, in sides of their common box ...
 MARGIN = 0.5
 # ... and at least so much of the crop.
@@ -158,7 +160,8 @@ class Focus:
         self.crop = crop
         shown = labels[crop.place]
         for object_id in ids:
-            box = Box.of(shown == object_id)
+            own = scratch("own", shown.shape, np.bool_)
+            box = Box.of(np.equal(shown, object_id, out=own))
             if box is None:
                 self._unseen[object_id] = self._unseen.get(object_id, 0) + 1
                 continue

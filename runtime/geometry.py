@@ -11,6 +11,7 @@ from vos_deploy.frames import Size
 
 from .focus import Crop, Move
 from .objects.estimate import most_likely
+from .scratch import scratch
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,12 @@ class Geometry:
         gets."""
         return self.frame != self.working
 
-    def fit_frame(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] of the frame's size to the working size."""
-        return frames.resize_frame(frame[self.crop.place], self.working)
+    def fit_frame(
+        self, frame: NDArray[np.uint8], out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] of the frame's size to the working size: in `out`, a view of the frame
+        where nothing is resized, or a new array."""
+        return frames.resize_frame(frame[self.crop.place], self.working, out)
 
     def fit_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Object ids, uint8 [H, W], of the frame's size to the working size."""
@@ -83,7 +87,7 @@ class Geometry:
 
     def restore(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """An estimate, float32 [C, H, W] of the working size, to the frame's size, linearly; around
-        the crop is background."""
+        the crop is background. The estimate itself where nothing is resized."""
         shown = frames.resize_probabilities(probabilities, self.crop.size)
         if self.crop.size == self.frame:
             return shown
@@ -94,10 +98,11 @@ class Geometry:
 
     def slots(self, probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The most likely slot of every pixel of the frame, uint8 [H, W], of an estimate of the
-        working size."""
-        shown = most_likely(frames.resize_probabilities(probabilities, self.crop.size))
+        working size. Valid until the next call in this thread."""
+        shown = most_likely(probabilities, self.crop.size)
         if self.crop.size == self.frame:
             return shown
-        slots = np.zeros(self.frame, np.uint8)
+        slots: NDArray[np.uint8] = scratch("slots of the frame", self.frame, np.uint8)
+        slots[:] = 0
         slots[self.crop.place] = shown
         return slots

@@ -158,7 +158,7 @@ class Segmenter(FollowedObjects, Saved):
             self._parked.resume(set(drawn[1]) & set(self._parked.ids))
         move = geometry.move_to(aimed)
         geometry = self._geometry = aimed
-        image = geometry.fit_frame(frame)
+        image = geometry.fit_frame(frame, tracker.incoming)
         prepared = perf_counter()
         self._backend.timings.clear()
         self._probabilities = None
@@ -330,7 +330,7 @@ class Segmenter(FollowedObjects, Saved):
         if self._probabilities is not None:
             slots = most_likely(self._probabilities)
         else:
-            slots = geometry.slots(tracker.estimate()) if geometry.resizes else tracker.label_map()
+            slots = geometry.slots(tracker.view()) if geometry.resizes else tracker.label_map()
         labels = self._objects.labels(slots)
         if self._focus is not None:
             self._focus.see(geometry.crop, labels, self._objects.ids)

@@ -70,6 +70,9 @@ COMMANDS = {
     "memory": benchmark(
         "memory", reads={"--model": "folder"}, writes=("memory.csv", "memory.json")
     ),
+    "steady": benchmark(
+        "steady", reads={"--model": "folder"}, writes=("steady.csv", "steady.json")
+    ),
     "prompts": benchmark(
         "prompts", reads={"--davis": "tree"}, writes=("prompts.csv", "prompts.json")
     ),

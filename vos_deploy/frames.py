@@ -66,16 +66,21 @@ def working_size(frame_size: Size, size: int | Size | None) -> Size:
     return height, width
 
 
-def resize_frame(frame: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def resize_frame(
+    frame: NDArray[np.uint8], size: Size, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
     """Resize a frame, uint8 [H, W, 3] -> uint8 [h, w, 3]; the frame itself if the size is right.
 
-    Pixel areas are averaged when shrinking, which linear interpolation would alias.
+    Pixel areas are averaged when shrinking, which linear interpolation would alias. `out`, of the
+    new size, is filled and returned; None for a new array.
     """
     if frame.shape[:2] == size:
         return frame
     shrinking = size[0] * size[1] < frame.shape[0] * frame.shape[1]
     method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, size[::-1], interpolation=method), dtype=np.uint8)
+    out = np.empty((*size, 3), np.uint8) if out is None else out
+    cv2.resize(frame, size[::-1], dst=out, interpolation=method)
+    return out
 
 
 def resize_ids(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
@@ -96,5 +101,11 @@ def resize_probabilities(probabilities: NDArray[np.float32], size: Size) -> NDAr
         return probabilities
     resized = np.empty((len(probabilities), *size), np.float32)
     for channel, out in zip(probabilities, resized, strict=True):
-        cv2.resize(channel, size[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+        resize_plane(channel, out)
     return resized
+
+
+def resize_plane(plane: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Resize one channel of probabilities, float32 [h, w], into `out`, which is returned."""
+    cv2.resize(plane, out.shape[::-1], dst=out, interpolation=cv2.INTER_LINEAR)
+    return out

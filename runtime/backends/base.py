@@ -32,6 +32,8 @@ class Backend(ABC):
     """Base of all backends: the life cycle, the checks and the clock. Subclasses do the rest.
 
     device: what the graphs run on, by its name in `vos_deploy.runtime.backends.DEVICES`.
+    records_calls: whether it keeps a recording of each set of arrays that a graph was run on, so
+        that a graph is best run on the same arrays every time.
     threads: CPU threads within one operator; None leaves the number to the engine.
     timings: seconds spent in each graph since the caller last cleared the dictionary. A GPU counts
         its own time, which is known once something was downloaded.
@@ -39,6 +41,7 @@ class Backend(ABC):
     """
 
     device: ClassVar[str]
+    records_calls: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.bundle = bundle
@@ -75,6 +78,17 @@ class Backend(ABC):
     @abstractmethod
     def download(self, source: Array) -> NDArray[Any]:
         """A copy on the host."""
+
+    def on_host(self, array: Array) -> NDArray[Any] | None:
+        """The array itself, where the host can read and write it: no data moves. None where only
+        the device can."""
+        return None
+
+    def read(self, source: Array) -> NDArray[Any]:
+        """What an array holds, on the host: the array itself or a copy, to be read before anything
+        is written to it."""
+        found = self.on_host(source)
+        return self.download(source) if found is None else found
 
     @abstractmethod
     def copy(self, source: Array, target: Array) -> None:

@@ -26,6 +26,8 @@ class GpuBackend(Backend):
     Nothing waits for the GPU but `download`, where the times of the graphs become known too.
     """
 
+    records_calls = True
+
     def __init__(
         self, bundle: Bundle, threads: int | None = None, device: Device | None = None
     ) -> None:

@@ -58,6 +58,9 @@ class OnnxRuntimeBackend(Backend):
     def download(self, source: Array) -> NDArray[Any]:
         return np.array(source)
 
+    def on_host(self, array: Array) -> NDArray[Any]:
+        return np.asarray(array)
+
     def copy(self, source: Array, target: Array) -> None:
         np.copyto(np.asarray(target), np.asarray(source), casting="no")
 

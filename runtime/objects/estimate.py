@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vos_deploy.frames import Size, resize_plane
 from vos_deploy.palette import VOID
+
+from ..scratch import scratch
 
 
 def blank(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -48,14 +51,34 @@ def release(probabilities: NDArray[np.float32], slots: Sequence[int]) -> NDArray
     return kept
 
 
-def most_likely(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The slot of the highest probability, uint8 [H, W]; the lowest slot among equals."""
+def most_likely(probabilities: NDArray[np.float32], size: Size | None = None) -> NDArray[np.uint8]:
+    """The slot of the highest probability, uint8 [H, W]; the lowest slot among equals.
+
+    size: what the probabilities are resized to before, linearly; None for what they are.
+
+    The result is valid until the next call in this thread.
+    """
+    size = size or (probabilities.shape[1], probabilities.shape[2])
+
+    def plane(slot: int, name: str) -> NDArray[np.float32]:
+        if probabilities.shape[1:] == size:
+            return probabilities[slot]
+        return resize_plane(probabilities[slot], scratch(name, size, np.float32))
+
+    slots: NDArray[np.uint8] = scratch("slots", size, np.uint8)
+    slots[:] = 0
+    above = scratch("above", size, np.bool_)
     # Plane by plane: several times faster than an argmax along the slowest axis.
-    best = probabilities[0].copy()
-    slots = np.zeros(best.shape, np.uint8)
-    for slot, plane in enumerate(probabilities[1:], start=1):
-        slots[plane > best] = slot
-        np.maximum(best, plane, out=best)
+    best, last = plane(0, "best"), len(probabilities) - 1
+    for slot in range(1, last + 1):
+        other = plane(slot, "other")
+        np.greater(other, best, out=above)
+        # Slots come in order, so a maximum writes this one wherever it wins: three times as fast
+        # as an assignment under a mask.
+        won = np.multiply(above.view(np.uint8), np.uint8(slot), out=above.view(np.uint8))
+        np.maximum(slots, won, out=slots)
+        if slot < last:
+            best = np.maximum(best, other, out=scratch("best", size, np.float32))
     return slots
 
 

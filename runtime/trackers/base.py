@@ -94,6 +94,12 @@ class Tracker(ABC):
         return self._other_image
 
     @property
+    def incoming(self) -> NDArray[np.uint8] | None:
+        """Where the host can put the next frame itself, uint8 [H, W, 3], before `step`; None where
+        it cannot."""
+        return self.backend.on_host(self._other_image)
+
+    @property
     def previous_image(self) -> Array:
         """The frame before `image`, uint8 [H, W, 3]; valid in `segment`."""
         return self._other_image
@@ -163,6 +169,7 @@ class Tracker(ABC):
         """Follow the objects into the next frame, uint8 [H, W, 3].
 
         Args:
+            image: the frame; it may be `incoming`.
             leaving: slots of objects that are followed no further than the frame before.
             returning: objects that are followed again, in the last slots.
             move: how what was seen so far lies in this image, where it is of another place.
@@ -170,7 +177,8 @@ class Tracker(ABC):
         Returns:
             Those that left, in the order of `leaving`.
         """
-        self.backend.upload(image, self._other_image)
+        if image is not self.incoming:
+            self.backend.upload(image, self._other_image)
         if self.num_objects:
             self.memorize()
         parked = self._park(leaving) if leaving else []
@@ -223,11 +231,16 @@ class Tracker(ABC):
 
     def estimate(self) -> NDArray[np.float32]:
         """The estimate of the current frame on the host, float32 [1 + K, H, W]."""
-        return self.backend.download(self.probabilities)
+        return np.array(self.view())
+
+    def view(self) -> NDArray[np.float32]:
+        """The same to be read before the tracker goes on: it may be its own array."""
+        return self.backend.read(self.probabilities)
 
     def label_map(self) -> NDArray[np.uint8]:
-        """The slots of the current frame on the host, uint8 [H, W]; valid after `segment`."""
-        return self.backend.download(self.labels)
+        """The slots of the current frame on the host, uint8 [H, W], to be read before the tracker
+        goes on; valid after `segment`."""
+        return self.backend.read(self.labels)
 
     def annotate(self, probabilities: NDArray[np.float32], slots: Iterable[int]) -> None:
         """Replace the estimate of the current frame, part of which was drawn and not predicted.

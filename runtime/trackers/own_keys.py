@@ -104,8 +104,7 @@ class OwnKeys(Tracker, Generic[B]):
         self.probabilities = self.backend.empty((1 + rows, *self.size), self.probabilities.dtype)
         dtype = self.features["query_value"].dtype
         self.readout = self.backend.empty((rows, self.hw, self.value_channels), dtype)
-        # The memory encoder always writes here, and each row is copied to its bank. Were it to
-        # write into a bank, every entry would be a call of its own to a GPU that records calls.
+        # Where the memory encoder writes, of which each row is copied to its bank.
         self.memory_key = self._output("memorize", "memory_key", (rows, self.hw, None))
         self.memory_value = self._output("memorize", "memory_value", (rows, self.hw, None))
 
@@ -119,14 +118,19 @@ class OwnKeys(Tracker, Generic[B]):
         if not writing:
             return
         outputs = {name: getattr(self, name) for name in self.extra_outputs}
+        entries = {row: self.banks[row].write() for row in writing}
+        # One row goes straight into its bank. Not where calls are recorded: every entry of the bank
+        # would be a call of its own.
+        straight = len(self.banks) == 1 and not self.backend.records_calls
+        key, value = entries[0] if straight else (self.memory_key, self.memory_value)
         self.backend.run(
             "memorize",
             # The masks of the objects are all planes but the background's.
             {"image": self.image, "masks": self.probabilities[1:]},
-            {"memory_key": self.memory_key, "memory_value": self.memory_value, **outputs},
+            {"memory_key": key, "memory_value": value, **outputs},
         )
-        for row in writing:
-            key, value = self.banks[row].write()
+        for row in () if straight else writing:
+            key, value = entries[row]
             self.backend.copy(self.memory_key[row : row + 1], key)
             self.backend.copy(self.memory_value[row : row + 1], value)
         self.written(writing)

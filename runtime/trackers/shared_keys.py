@@ -133,8 +133,8 @@ class SharedKeys(Tracker, Generic[M]):
             self.read(group)
         self.decode()
 
-    def estimate(self) -> NDArray[np.float32]:
-        return interior(super().estimate(), self.size)
+    def view(self) -> NDArray[np.float32]:
+        return interior(super().view(), self.size)
 
     def add(self) -> None:
         if self._pending and not self.separate:

@@ -255,7 +255,7 @@ class GFRTM(Tracker):
         assert followed.target is not None
         self._score(followed, self._now["score"])
         with self._timed("update"):
-            projected = self.backend.download(followed.projected)
+            projected = self.backend.read(followed.projected)
             if followed.target.insert(projected, mask.astype(np.float32)):
                 followed.target.update()
         self.backend.upload(followed.target.kernel.astype(np.float32), followed.kernel)
@@ -272,7 +272,7 @@ class GFRTM(Tracker):
         if not self.policy.is_regular(self.frame):
             return
         with self._timed("update"):
-            inserted = followed.target.insert(self.backend.download(followed.projected), mask)
+            inserted = followed.target.insert(self.backend.read(followed.projected), mask)
             if not inserted or followed.evaluations % self.options.update_every:
                 return
             followed.target.update()
@@ -319,8 +319,8 @@ class GFRTM(Tracker):
         return layer4.reshape(layer4.shape[1], -1).T
 
     def _mask(self, slot: int) -> NDArray[np.float32]:
-        """The estimate of an object, on the host, [H, W]."""
-        return self.backend.download(self.probabilities[slot])
+        """The estimate of an object, on the host, [H, W], to be read before the next is made."""
+        return self.backend.read(self.probabilities[slot])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

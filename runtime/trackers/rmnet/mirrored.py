@@ -50,12 +50,12 @@ class Mirrored(RMNet):
             for one, two in zip(own, other, strict=True)
         ]
 
-    def estimate(self) -> NDArray[np.float32]:
-        mean = (super().estimate() + self.mirror.estimate()[..., ::-1]) / 2
+    def view(self) -> NDArray[np.float32]:
+        mean = (super().view() + self.mirror.view()[..., ::-1]) / 2
         return np.asarray(mean, np.float32)
 
     def label_map(self) -> NDArray[np.uint8]:
-        return most_likely(self.estimate())
+        return most_likely(self.view())
 
     def annotate(self, probabilities: NDArray[np.float32], slots: Iterable[int]) -> None:
         drawn = list(slots)

@@ -142,8 +142,8 @@ class RMNet(OwnKeys[RegionalBank]):
         self.query_boxes = self._output("region", "query_boxes", (rows, 4))
         self.memory_boxes = self._output("memorize", "memory_boxes", (rows, 4))
 
-    def estimate(self) -> NDArray[np.float32]:
-        return self.backend.download(self.probabilities[: 1 + self.num_objects])
+    def view(self) -> NDArray[np.float32]:
+        return self.backend.read(self.probabilities[: 1 + self.num_objects])
 
     def _replace(self, probabilities: NDArray[np.float32]) -> None:
         # Those that are left when objects went have the planes of who has not appeared.

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vos_deploy.frames import resize_probabilities
 from vos_deploy.runtime.objects.estimate import blank, most_likely, overwrite, release
 
 
@@ -67,3 +68,11 @@ def test_most_likely_is_argmax(estimate: np.ndarray) -> None:
     estimate[:, 0, 0] = 0.25  # a tie
     assert np.array_equal(most_likely(estimate), estimate.argmax(axis=0))
     assert most_likely(estimate).dtype == np.uint8
+
+
+@pytest.mark.parametrize("size", [(24, 50), (3, 4)])
+def test_most_likely_of_another_size(estimate: np.ndarray, size: tuple[int, int]) -> None:
+    before = estimate.copy()
+    expected = resize_probabilities(estimate, size).argmax(axis=0)
+    assert np.array_equal(most_likely(estimate, size), expected)
+    assert np.array_equal(estimate, before)
