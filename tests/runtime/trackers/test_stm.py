@@ -169,9 +169,8 @@ def test_nothing_grows_over_a_long_video(make_segmenter, objects: int) -> None:
     assert len(addresses) == 1
 
 
-@pytest.mark.parametrize("objects", [1, 3])
-def test_one_call_of_the_memory_encoder_serves_all_entries(make_segmenter, objects: int) -> None:
-    """A GPU that records calls would else record one for every entry of the bank."""
+def calls_of_the_memory_encoder(make_segmenter, objects: int, records: bool) -> int:
+    """On how many sets of arrays it ran, in a video whose frames all are memorised."""
     segmenter = make_segmenter(memory_every=1, memory_frames=4)
     segmenter.step(frame(0), mask(*range(1, objects + 1)))
     backend, calls = segmenter._backend, set()
@@ -182,8 +181,19 @@ def test_one_call_of_the_memory_encoder_serves_all_entries(make_segmenter, objec
             calls.add(tuple(np.asarray(array).ctypes.data for array in outputs.values()))
         run(graph, inputs, outputs)
 
-    backend.run = recording
+    backend.run, backend.records_calls = recording, records
     for t in range(1, 10):
         segmenter.step(frame(t))
-    assert len(calls) == 1
     assert banks(segmenter) == [[0, 6, 7, 8]] * objects
+    return len(calls)
+
+
+@pytest.mark.parametrize("objects", [1, 3])
+def test_one_call_of_the_memory_encoder_serves_all_entries(make_segmenter, objects: int) -> None:
+    """A GPU that records calls would else record one for every entry of the bank."""
+    assert calls_of_the_memory_encoder(make_segmenter, objects, records=True) == 1
+
+
+def test_the_value_of_one_object_is_written_straight_into_its_bank(make_segmenter) -> None:
+    assert calls_of_the_memory_encoder(make_segmenter, 1, records=False) == 4
+    assert calls_of_the_memory_encoder(make_segmenter, 2, records=False) == 1
