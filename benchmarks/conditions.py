@@ -14,7 +14,7 @@ PACKAGES = ("vos_deploy", "numpy", "opencv-python-headless", "onnxruntime", "onn
 # Arguments of Segmenter that every method has; the others are the method's own.
 GENERAL = {
     "device", "size", "threads", "memory_every", "memory_frames", "memory_policy", "memory_mib",
-    "focus",
+    "focus", "decode_in_boxes",
 }  # fmt: skip
 
 
@@ -28,6 +28,7 @@ def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
         "size": _size(options["size"] or bundle.size or bundle.short_side),
         "device": options["device"],
         "threads": options["threads"] or "one per physical core",
+        **({"decoder": "in boxes"} if options.get("decode_in_boxes") else {}),
         "options": {k: v for k, v in options.items() if k not in GENERAL} or "as exported",
     }
 

@@ -105,6 +105,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=positive, default=20, metavar="N", help="number of timed steps")
     add("--device", choices=DEVICES, default="auto", help="where the exported model runs")
     add(
+        "--decode-in-boxes",
+        action="store_true",
+        help="run the exported decoder around each object alone; weights that are not trained see "
+        "objects everywhere",
+    )
+    add(
         "--threads", type=positive, metavar="N", help="CPU threads of both ONNX Runtime and PyTorch"
     )
     add_method_options(parser)
@@ -120,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         "device": args.device,
         "size": args.size or bundle.size or DEFAULT_SIZE,
         "threads": args.threads,
+        "decode_in_boxes": args.decode_in_boxes,
     }
     own = given_options(args)
     facts = conditions.model(bundle, {**options, **own})

@@ -36,6 +36,12 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         help="work on a part of the frame that follows the objects: for large frames and small "
         "objects",
     )
+    add(
+        "--decode-in-boxes",
+        action="store_true",
+        help="run the decoder around each object alone, on the CPU: faster for small objects, and "
+        "not the same to the last pixel",
+    )
     add("--memory-every", type=positive, metavar="N", help="keep every Nth frame in memory")
     add(
         "--memory-frames",
@@ -67,7 +73,7 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
 def segmenter_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `Segmenter` among the parsed arguments."""
     names = (
-        *("device", "size", "focus", "threads"),
+        *("device", "size", "focus", "decode_in_boxes", "threads"),
         *("memory_every", "memory_frames", "memory_policy", "memory_mib"),
     )
     return {**{name: getattr(args, name) for name in names}, **given_options(args)}

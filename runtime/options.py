@@ -16,7 +16,7 @@ from .trackers import Tracker, find_all
 # What every method takes: the other arguments of `Segmenter`.
 GENERAL = (
     "device", "memory_every", "memory_frames", "memory_policy", "memory_mib", "size", "focus",
-    "threads", "setting",
+    "decode_in_boxes", "threads", "setting",
 )  # fmt: skip
 
 Field = dataclasses.Field[Any]

@@ -54,6 +54,7 @@ class Segmenter(FollowedObjects, Saved):
         size: int | Size | None = None,
         threads: int | None = None,
         focus: bool = False,
+        decode_in_boxes: bool = False,
         setting: str | None = None,
         **options: Any,
     ) -> None:
@@ -75,6 +76,8 @@ class Segmenter(FollowedObjects, Saved):
                 A model exported for one size takes no other.
             focus: work on a part of the frame that follows the objects, at up to its full size: for
                 large frames and small objects.
+            decode_in_boxes: run the decoder on the part of the frame around each object, on the
+                CPU; see docs/boxes.md for what that changes.
             threads: CPU threads within one operator; None for one per physical core.
             setting: the authors' preset for a data set, such as "youtube", for memory_every and
                 the options that are not given. Methods without settings take none.
@@ -88,8 +91,9 @@ class Segmenter(FollowedObjects, Saved):
         self.bundle = model.bundle if isinstance(model, Model) else load(model)
         given = {"memory_every": memory_every, **options}
         self._settings = Settings.of(
-            self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib, focus
-        )
+            self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib, focus,
+            decode_in_boxes,
+        )  # fmt: skip
         self._shares = isinstance(model, Model)
         if isinstance(model, Model):
             if device != "auto" or threads is not None:
@@ -101,6 +105,11 @@ class Segmenter(FollowedObjects, Saved):
         self._backend = self._model.lend()
         self._closed = False
         self.reset()
+        try:
+            self._settings.check_backend(self._backend)
+        except InputError:
+            self.close()
+            raise
 
     def reset(self) -> None:
         """Forget objects, memory and frame size: the next frame starts another video."""

@@ -13,6 +13,7 @@ from vos_deploy.options import Options
 
 from . import trackers
 from .backends import Backend
+from .boxes import DecodeInBoxes, check_any_size, check_on_host
 from .memory.bank import MemoryPolicy
 from .memory.cap import capped
 from .memory.eviction import POLICIES
@@ -30,6 +31,7 @@ class Settings:
         frame's own.
     memory_mib: what the memory of one object may take at most; None for no other limit than that
         of the policy. focus: whether a crop that follows the objects is worked on.
+    decode_in_boxes: whether the decoder works around each object alone.
     """
 
     tracker_type: type[trackers.Tracker]
@@ -38,6 +40,7 @@ class Settings:
     size: int | Size | None
     memory_mib: float | None = None
     focus: bool = False
+    decode_in_boxes: bool = False
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class Settings:
         memory_policy: str | None = None,
         memory_mib: float | None = None,
         focus: bool = False,
+        decode_in_boxes: bool = False,
     ) -> Self:
         """From the arguments of `Segmenter`. given: `memory_every` and the method's options, of
         which None is what the manifest or the setting says.
@@ -66,12 +70,24 @@ class Settings:
         if memory_mib is not None and not memory_mib > 0:
             raise InputError(f"memory_mib must be a number above 0, got {memory_mib!r}")
         tracker_type.check(bundle, policy, options)
-        return cls(tracker_type, policy, options, _size(bundle, size), memory_mib, focus)
+        size = _size(bundle, size)
+        if decode_in_boxes:
+            tracker_type.check_boxes(bundle, options, None)
+            check_any_size(bundle)
+        return cls(tracker_type, policy, options, size, memory_mib, focus, decode_in_boxes)
+
+    def check_backend(self, backend: Backend) -> None:
+        """Raise InputError for what a backend cannot do."""
+        if self.decode_in_boxes:
+            check_on_host(backend)
 
     def tracker(self, backend: Backend, working: Size) -> trackers.Tracker:
         """The tracker of a video at a working size. Raises InputError if memory_mib is too little
         for it."""
         policy = self.fitted(backend.bundle, working).policy
+        if self.decode_in_boxes:
+            self.tracker_type.check_boxes(backend.bundle, self.options, working)
+            backend = DecodeInBoxes(backend)
         return self.tracker_type.create(backend, working, policy, self.options)
 
     def fitted(self, bundle: Bundle, working: Size) -> Self:

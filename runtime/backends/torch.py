@@ -80,6 +80,9 @@ class TorchBackend(Backend):
     def download(self, source: Array) -> NDArray[Any]:
         return _tensor(source).cpu().numpy().copy()
 
+    def on_host(self, array: Array) -> NDArray[Any] | None:
+        return _tensor(array).numpy() if self._place.type == "cpu" else None
+
     def copy(self, source: Array, target: Array) -> None:
         _tensor(target).copy_(_tensor(source))
 

@@ -225,7 +225,10 @@ def _check_options(work: Work) -> None:
     with at_hand(work.model) as model:
         bundle = load(model)
     options = dict(work.options)
-    names = "memory_frames", "size", "setting", "memory_policy", "memory_mib", "focus"
+    names = (
+        *("memory_frames", "size", "setting", "memory_policy", "memory_mib"),
+        *("focus", "decode_in_boxes"),
+    )
     general = [options.pop(name, None) for name in names]
     Settings.of(bundle, options, *general)
 

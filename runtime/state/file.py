@@ -65,6 +65,7 @@ class SavedState:
             "memory_mib": settings.memory_mib,
             "size": settings.size,
             "focus": settings.focus,
+            "decode_in_boxes": settings.decode_in_boxes,
             **options,
         }
         return cls(bundle.method, _graphs(bundle), arguments, missing, frame, batches, state)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vos_deploy import padding
 from vos_deploy.bundle import Bundle
-from vos_deploy.errors import ModelError
+from vos_deploy.errors import InputError, ModelError
 from vos_deploy.options import Options
 
 from ..backends import Array, Backend
@@ -33,6 +33,8 @@ class Tracker(ABC):
     grows: whether more memory frames make for more work, so that memory_frames matters.
     memorizes_all: whether every frame is memorised, for the next one at least.
     policies: who may make room in a full memory, of `eviction.POLICIES`; none where that is fixed.
+    decodes_locally: whether the graph `decoder` takes each object by itself, sees no more than
+        what is around a pixel and keeps nothing, so that it may be run on a part of the frame.
     settings: the authors' presets by name, for a data set each: values of options and
         `memory_every`.
     state: the attributes that later steps depend on; see `runtime/state/held.py`.
@@ -43,6 +45,7 @@ class Tracker(ABC):
     grows: ClassVar[bool] = True
     memorizes_all: ClassVar[bool] = False
     policies: ClassVar[tuple[str, ...]] = (OLDEST, STRIDE)
+    decodes_locally: ClassVar[bool] = False
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     state: ClassVar[tuple[str, ...]] = (
         *("frame", "annotated", "new_objects"),
@@ -70,6 +73,16 @@ class Tracker(ABC):
     def check(cls, bundle: Bundle, policy: MemoryPolicy, options: Options) -> None:
         """Raise InputError for what does not go together, before the first frame."""
         return
+
+    @classmethod
+    def check_boxes(cls, bundle: Bundle, options: Options, size: tuple[int, int] | None) -> None:
+        """Raise InputError if the decoder cannot be run on parts of a frame of a size; None for one
+        that is not known yet."""
+        if not cls.decodes_locally:
+            raise InputError(
+                f"decode_in_boxes is unsupported for {cls.__name__}, whose decoder sees the whole "
+                "frame: leave it out"
+            )
 
     @classmethod
     def create(

@@ -33,6 +33,7 @@ class OwnKeys(Tracker, Generic[B]):
     """
 
     memorizes_all = True
+    decodes_locally = True
     state = ("rows", "banks", *Tracker.state)
     extra_outputs: ClassVar[tuple[str, ...]] = ()  # of `memorize`, beside key and value
 

@@ -37,6 +37,8 @@ def top_k_option(default: int) -> int:
 class TopK(SharedKeys[M], Generic[M]):
     """Runs memorize, memory_read and decoder; a method says what its memory holds."""
 
+    decodes_locally = True
+
     def __init__(
         self, backend: Backend, size: tuple[int, int], policy: MemoryPolicy, options: Options
     ) -> None:

@@ -124,6 +124,16 @@ class RMNet(OwnKeys[RegionalBank]):
                 "frame in which an object appears"
             )
 
+    @classmethod
+    def check_boxes(cls, bundle: Bundle, options: Options, size: tuple[int, int] | None) -> None:
+        super().check_boxes(bundle, options, size)
+        assert isinstance(options, RMNetOptions)
+        if options.expected_objects:
+            raise InputError(
+                "decode_in_boxes does not go with expected_objects, which may be anywhere: leave "
+                "one of them out"
+            )
+
     def new_bank(self) -> RegionalBank:
         return RegionalBank(*self.bank_arguments())
 
