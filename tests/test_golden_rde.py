@@ -14,8 +14,7 @@ import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
 from tests.support.rde import EVERYWHERE, RUNS, network, state  # noqa: E402
 
-# Together they go through compression, the annotated frame twice, and a late object.
-FAST = {EVERYWHERE, "calm.youtube_obj2_at_f3_top40"}
+FAST = {EVERYWHERE}
 
 
 @pytest.mark.parametrize("engine", models.ENGINES)

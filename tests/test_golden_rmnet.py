@@ -61,7 +61,7 @@ def check_run(
 @pytest.mark.parametrize(
     ("run", "every", "options"),
     [
-        pytest.param("A", 2, {"flow": recorded_flow, "read": "sparse"}, marks=needs_golden),
+        pytest.param("A", 2, {"flow": recorded_flow, "read": "sparse"}, marks=FULL),
         ("B", 2, {}),
         pytest.param("A", 2, {"flow": recorded_flow, "read": "dense"}, marks=FULL),
         pytest.param("E1", 1, {"flow": recorded_flow}, marks=FULL),
@@ -73,6 +73,7 @@ def test_two_objects(place: Any, run: str, every: int, options: dict[str, Any]) 
 
 
 @needs_golden
+@SLOW
 def test_object_that_appears_later(place: Any) -> None:
     """Its pixels are certain where they are drawn; the official rule leaves those of the object it
     covers their odds, which here are next to none."""

@@ -15,7 +15,7 @@ from tests.support.stcn import EVERYWHERE, RUNS, recorded_network, state  # noqa
 
 
 @pytest.mark.parametrize("engine", models.ENGINES)
-@pytest.mark.parametrize("name", golden.params(RUNS, {"include_last", "late"}, EVERYWHERE))
+@pytest.mark.parametrize("name", golden.params(RUNS, {EVERYWHERE}, EVERYWHERE))
 def test_official_run(name: str, engine: str, tmp_path: Path) -> None:
     run, found = RUNS[name], []
     if engine == "pytorch":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("onnxruntime")
 import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
-from tests.support.stm import state  # noqa: E402
+from tests.support.stm import network, state  # noqa: E402
 
 PROBABILITIES, PIXELS = 5e-5, 5e-4
 
@@ -24,20 +25,24 @@ def exported(name: str) -> Path:
     return models.exported(f"{name}-recorded", "stm", content)
 
 
-@pytest.fixture(scope="module")
-def original() -> Path:
-    return exported("stm_original")
+@pytest.fixture(params=models.ENGINES, scope="module")
+def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Who runs the graphs: what to tell a Segmenter."""
+    if request.param == "pytorch":
+        folder = tmp_path_factory.mktemp("stm") / "model"
+        return models.in_pytorch(network("stm_original"), folder)
+    return {"model": exported("stm_original")}
 
 
 @pytest.fixture(scope="module")
-def retrained() -> Path:
-    return exported("stm_training_resnet18")
+def retrained() -> Any:
+    return {"model": exported("stm_training_resnet18")}
 
 
-def check_run(model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2) -> None:
+def check_run(place: Any, run: str, frames: np.ndarray, mask: np.ndarray, every: int = 2) -> None:
     recorded = golden.arrays("stm")
     step, expected = golden.sampled("stm", f"{run}prob_f32")
-    with vos_deploy.Segmenter(model, memory_every=every, memory_frames="unlimited") as segmenter:
+    with vos_deploy.Segmenter(**place, memory_every=every, memory_frames="unlimited") as segmenter:
         assert np.array_equal(segmenter.step(frames[0], mask), mask)
         differing = 0
         for t, frame in enumerate(frames[1:]):
@@ -48,25 +53,25 @@ def check_run(model: Path, run: str, frames: np.ndarray, mask: np.ndarray, every
         assert differing / frames[1:, ..., 0].size < PIXELS
 
 
-def test_two_objects(original: Path) -> None:
+def test_two_objects(original: Any) -> None:
     check_run(original, "stm/", *golden.clip())
 
 
 @needs_golden
 @pytest.mark.slow
-def test_size_that_is_no_multiple_of_16(original: Path) -> None:
+def test_size_that_is_no_multiple_of_16(original: Any) -> None:
     frames, mask = golden.clip()
     check_run(original, "stm/odd_", frames[:, :237, :425], mask[:237, :425])
 
 
 @needs_golden
 @pytest.mark.slow
-def test_one_object(original: Path) -> None:
+def test_one_object(original: Any) -> None:
     frames, mask = golden.clip()
     check_run(original, "stm/d16_", frames, (mask > 0).astype(np.uint8))
 
 
 @needs_golden
 @pytest.mark.slow
-def test_retrained_network(retrained: Path) -> None:
+def test_retrained_network(retrained: Any) -> None:
     check_run(retrained, "stan_resnet18/", *golden.clip())

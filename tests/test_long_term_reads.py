@@ -48,6 +48,7 @@ def check(network: Any, options: dict[str, Any], frames: list[Any], limit: int, 
     assert prototypes[0] == 0 and prototypes[-1] == prototypes[-2] and max(prototypes) <= limit
 
 
+@pytest.mark.slow
 def test_xmem(tmp_path: Path) -> None:
     options = {"memory_frames": 3, "min_frames": 2, "prototypes": 16, "long_term_tokens": 40}
     clip = [picture(DEMO / f"{t:05d}.jpg", (112, 200)) for t in range(10)]

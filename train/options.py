@@ -189,7 +189,7 @@ class TrainOptions(Options):
         return int(parts[0]), int(parts[-1])
 
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
+BACKBONES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101")
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def session(model: Path, graph: str) -> onnxruntime.InferenceSession:
 def test_manifest_describes_the_model(model: Path) -> None:
     bundle = Bundle.load(model)
     assert (bundle.method, bundle.precision, bundle.size) == ("stm", "fp32", None)
-    assert bundle.config["backbone"] == "resnet18"
+    assert bundle.config["backbone"] == "resnet10"
     assert bundle.checkpoint["name"] == "weights.pth"
     assert len(bundle.checkpoint["sha256"]) == 64
     assert all(e["error"] <= e["tolerance"] for e in bundle.parity["errors"].values())

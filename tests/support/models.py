@@ -15,18 +15,28 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.onnx._internal._lazy_import import onnxscript_apis  # noqa: E402
+
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec  # noqa: E402
 from vos_deploy.export.cli import main  # noqa: E402
+from vos_deploy.export.clip import sample_clip  # noqa: E402
 from vos_deploy.export.export import graph_specs, versions  # noqa: E402
 from vos_deploy.export.graph import MethodExport, TensorType  # noqa: E402
 from vos_deploy.methods import find_part  # noqa: E402
 from vos_deploy.models import Network, create  # noqa: E402
 from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
+
+# torch's exporter reads the sources of five hundred operators for every graph: once is enough.
+onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
+
+# What exports are compared on here, if they are of any size: a fifth of the pixels of the real one.
+CLIP_SIZE = (111, 195)
 
 # Who runs a recorded run. An export of the official widths takes a minute or more: by default the
 # same Segmenter runs the modules that are exported, which `tests/export/test_methods.py` holds
@@ -38,16 +48,16 @@ CACHE = ROOT / "build" / "test-models"
 SOURCES = ("vos_deploy", "export", "runtime", "tests/support")
 KEEP = 24 * 3600.0  # seconds that models of other sources are kept
 
-# Every part of the network and few channels.
-_NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width": 16}
+# Every part of the network, few blocks and few channels: an export takes as long as it has layers.
+_NARROW = {"backbone": "resnet10", "key_dim": 16, "value_dim": 32, "decoder_width": 16}
 SMALL: dict[str, dict[str, Any]] = {
     "stm": _NARROW,
     "rmnet": {**_NARROW, "flow_width": 8},
     "stcn": {**_NARROW, "decoder_width": 32},
     "rde": {**_NARROW, "repeat": 1},
     "xmem": {**_NARROW, "hidden_dim": 8},
-    "cutie": {"backbone": "resnet18", "width": 32},
-    "imsfr": {"backbone": "resnet18", "dim": 32, "decoder_width": 32},
+    "cutie": {"backbone": "resnet10", "width": 32},
+    "imsfr": {"backbone": "resnet10", "dim": 32, "decoder_width": 32},
     "gfrtm": {},
 }
 
@@ -74,6 +84,7 @@ def exported(name: str, method: str, content: Callable[[], Any], *arguments: str
 
     name: stands for the content and the arguments. It must not be used for others.
     """
+    clip = patch("vos_deploy.export.export.sample_clip", lambda s: sample_clip(s or CLIP_SIZE))
     folder = CACHE / _key() / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{name}.lock").open("w") as lock:
@@ -85,7 +96,7 @@ def exported(name: str, method: str, content: Callable[[], Any], *arguments: str
             torch.save(content(), checkpoint)
             command = ["--method", method, "--checkpoint", str(checkpoint), *arguments]
             printed = io.StringIO()
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            with clip, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 code = main([*command, "--output", str(folder)])
             shutil.rmtree(checkpoint.parent)
             if code:

@@ -21,7 +21,7 @@ def test_positions_find_themselves_after_alignment(davis: Path) -> None:
     clips = build_clips(options, BadFiles())
     clips.total = 100
     torch.manual_seed(0)
-    model = create("stm", backbone="resnet18", key_dim=16, value_dim=8, decoder_width=8)
+    model = create("stm", backbone="resnet10", key_dim=16, value_dim=8, decoder_width=8)
     align_keys(key_parts(model), clips, samples=30)
     found = []
     with torch.inference_mode():
@@ -42,7 +42,7 @@ def test_shared_keys_after_alignment(davis: Path) -> None:
     clips = build_clips(options, BadFiles())
     clips.total = 100
     torch.manual_seed(0)
-    model = create("rde", backbone="resnet18", key_dim=16, value_dim=16, decoder_width=8)
+    model = create("rde", backbone="resnet10", key_dim=16, value_dim=16, decoder_width=8)
     align_shared_key(model.key_encoder, model.key_proj.key_proj, clips, samples=30, sharpness=6.0)
     gaps, found = [], []
     with torch.inference_mode():

@@ -141,7 +141,7 @@ def test_slow_parameters_have_a_group_of_their_own() -> None:
     with pytest.raises(InputError, match=r"--slow trunk: must be PREFIX=FACTOR"):
         prefixes_of(("trunk",))
     options = find_part("rde", "TRAINING").options(
-        backbone="resnet18", value_dim=16, decoder_width=16, compress=False,
+        backbone="resnet10", value_dim=16, decoder_width=16, compress=False,
         slow=("key_encoder.=0.25",),
     )  # fmt: skip
     task = find_part("rde", "TASK").build(options)

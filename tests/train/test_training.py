@@ -25,7 +25,7 @@ from vos_deploy.train.processes import random_state, restore_random_state
 from vos_deploy.train.schedule import Step
 from vos_deploy.train.task import Batch, Losses
 
-NARROW = ["--backbone", "resnet18", "--key-dim", "8", "--value-dim", "16", "--decoder-width", "8"]
+NARROW = ["--backbone", "resnet10", "--key-dim", "8", "--value-dim", "16", "--decoder-width", "8"]
 QUICK = ["--crop", "64", "--objects", "1", "--workers", "0", "--threads", "1", "--skip", "0", "1",
          "--pictures-every", "0"]  # fmt: skip
 

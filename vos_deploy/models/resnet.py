@@ -90,7 +90,10 @@ class Backbone(NamedTuple):
         return 64 * self.block.expansion, 128 * self.block.expansion, 256 * self.block.expansion
 
 
+# ResNet-10 has no ImageNet weights to start from: it is for networks that learn from nothing, and
+# for tests.
 BACKBONES = {
+    "resnet10": Backbone(BasicBlock, (1, 1, 1), 1),
     "resnet18": Backbone(BasicBlock, (2, 2, 2), 2),
     "resnet34": Backbone(BasicBlock, (3, 4, 6)),
     "resnet50": Backbone(Bottleneck, (3, 4, 6)),

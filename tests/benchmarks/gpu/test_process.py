@@ -36,7 +36,7 @@ def rows(output: Path) -> dict[str, int]:
     return {n: len(a.rows) for n, a in Journal(output / "rows.jsonl").read().items()}
 
 
-@pytest.mark.parametrize("engine", ["cpu", "cuda"])
+@pytest.mark.parametrize("engine", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_killed_resumed_and_out_of_time(tmp_path, engine):
     expected = ["facts", f"speed {engine} shipped", f"memory {engine} shipped"]
     running = start(engine, tmp_path, 5)

@@ -41,8 +41,9 @@ def test_no_weight_is_stored_twice() -> None:
     assert sum(sizes.values()) < 1.02 * own
 
 
+@SLOW
 def test_graphs_of_one_size_build_in_half_precision() -> None:
-    """Those with resizes and cells; all of them in the slow tests."""
+    """Those with resizes and cells."""
     pytest.importorskip("tensorrt_rtx")
     from tests.support.tensorrt import build
 

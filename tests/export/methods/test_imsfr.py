@@ -57,7 +57,7 @@ def session(model: ModelProto | Path) -> onnxruntime.InferenceSession:
 def test_manifest_describes_the_model(model: Path) -> None:
     bundle = Bundle.load(model)
     assert (bundle.method, bundle.precision, bundle.size) == ("imsfr", "fp32", None)
-    assert bundle.config == {"backbone": "resnet18", "dim": 32, "decoder_width": 32}
+    assert bundle.config == {"backbone": "resnet10", "dim": 32, "decoder_width": 32}
     assert tuple(bundle.graphs) == GRAPHS
     assert (bundle.memory.every, bundle.memory.frames) == (6, 20)
     assert "without a licence" in bundle.licence

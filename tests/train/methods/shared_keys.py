@@ -36,7 +36,7 @@ STAGES = ["0", *(pytest.param(stage, marks=pytest.mark.slow) for stage in "12"),
 
 
 def narrow(method: str) -> list[str]:
-    common = ["--backbone", "resnet18", "--decoder-width", "8", "--amp", "none"]
+    common = ["--backbone", "resnet10", "--decoder-width", "8", "--amp", "none"]
     return [*common, *NARROW[method]]
 
 

@@ -28,9 +28,9 @@ from vos_deploy.train.processes import Processes
 from vos_deploy.train.schedule import Step
 
 OPTIONS = CutieOptions(
-    backbone="resnet18", width=32, crop="64", frames=3, objects=2, points=64, skip=("0",)
+    backbone="resnet10", width=32, crop="64", frames=3, objects=2, points=64, skip=("0",)
 )
-NARROW = ["--method", "cutie", "--backbone", "resnet18", "--width", "32", "--points", "256",
+NARROW = ["--method", "cutie", "--backbone", "resnet10", "--width", "32", "--points", "256",
           "--amp", "none", *QUICK]  # fmt: skip
 # A trunk without training moves wildly at such rates, and most of the time goes into it.
 TRUNKS = ["--freeze", "pixel_encoder,mask_encoder.layer", "--slow"]

@@ -34,7 +34,7 @@ from vos_deploy.train.methods.imsfr.task import IMSFRTask
 from vos_deploy.train.schedule import Step
 
 OPTIONS = IMSFROptions(
-    backbone="resnet18", dim=16, decoder_width=8, crop="64", frames=3, objects=2, skip=("0",)
+    backbone="resnet10", dim=16, decoder_width=8, crop="64", frames=3, objects=2, skip=("0",)
 )
 
 

@@ -35,7 +35,7 @@ from vos_deploy.train.methods.rde.task import RDETask
 from vos_deploy.train.schedule import Step
 
 OPTIONS = RDEOptions(
-    backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, crop="64", frames=5, objects=2,
+    backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, crop="64", frames=5, objects=2,
     skip=("0",), perturb=(0.7, 0.8), value_kl=2.0, decoder_f2_kl=3.0, decoder_f4_kl=5.0,
 )  # fmt: skip
 ALL = 10_000  # more positions than there are

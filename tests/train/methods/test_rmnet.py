@@ -28,10 +28,10 @@ from vos_deploy.train.methods.rmnet.task import OnesGradient, RMNetTask
 from vos_deploy.train.schedule import Step
 
 OPTIONS = RMNetOptions(
-    backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, flow_width=4, crop="64",
+    backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, flow_width=4, crop="64",
     objects=2, skip=("1",), reverse=0.0, flow="dis",
 )  # fmt: skip
-NARROW = ["--method", "rmnet", "--backbone", "resnet18", "--key-dim", "8", "--value-dim", "16",
+NARROW = ["--method", "rmnet", "--backbone", "resnet10", "--key-dim", "8", "--value-dim", "16",
           "--decoder-width", "8", "--flow-width", "8", "--objects", "1", "--workers", "0",
           "--threads", "1", "--epochs", "0", "--pictures-every", "0", "--skip", "1"]  # fmt: skip
 SMALL = [*NARROW, "--crop", "64", "--batch", "2", "--learning-rate", "1e-3"]
@@ -126,7 +126,7 @@ def test_gradient_of_ones_is_cancelled_by_the_softmax(davis: Path) -> None:
     )
     scale = max(g.abs().max() for g in right)
     for one, other in zip(right, released, strict=True):
-        assert (one - other).abs().max() < 1e-4 * scale
+        assert (one - other).abs().max() < 1e-3 * scale
 
 
 def test_flow_is_taught_to_tinyflownet(davis: Path) -> None:

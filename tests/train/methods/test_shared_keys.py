@@ -90,7 +90,7 @@ def test_both_encoders_start_from_imagenet(method: str, objects: int, tmp_path: 
 def test_one_file_is_for_both_encoders_if_it_fits(tmp_path: Path) -> None:
     trunk, path = imagenet(tmp_path, "resnet18", 0)
     options = RDEOptions(
-        backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, imagenet=path
+        backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, imagenet=path
     )
     model = find_part("rde", "TASK").build(options).model
     expected = trunk.conv1.weight.detach()
@@ -106,7 +106,7 @@ def test_a_network_of_one_object_is_the_same_beside_others() -> None:
     torch.manual_seed(0)
     model = (
         find_part("rde", "TASK")
-        .build(RDEOptions(backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, objects=1))
+        .build(RDEOptions(backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, objects=1))
         .model
     )
     frame, masks = torch.randn(1, 3, 64, 64), torch.rand(2, 64, 64)

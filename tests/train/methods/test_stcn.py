@@ -35,7 +35,7 @@ from vos_deploy.train.methods.stcn.task import STCNTask
 from vos_deploy.train.schedule import Step, bootstrap_share
 
 OPTIONS = STCNOptions(
-    backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, crop="64", frames=3, objects=2,
+    backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, crop="64", frames=3, objects=2,
     skip=("0",),
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ from vos_deploy.train.methods.stm.task import STMTask
 from vos_deploy.train.schedule import Step
 
 OPTIONS = STMOptions(
-    backbone="resnet18", key_dim=8, value_dim=16, decoder_width=8, crop="64", objects=2,
+    backbone="resnet10", key_dim=8, value_dim=16, decoder_width=8, crop="64", objects=2,
     skip=("1",), learning_rate=1e-3,
 )  # fmt: skip
 
@@ -37,6 +37,7 @@ def task_and_batch(davis: Path, **changes: object) -> tuple[STMTask, dict[str, T
 
 
 @needs_golden
+@pytest.mark.slow
 def test_losses_are_those_of_the_public_retraining() -> None:
     """Its correction of a mask by gradient: three losses of the first frame, read from frame 2
     alone, each after a step of the mask against the gradient."""

@@ -34,7 +34,7 @@ from vos_deploy.train.methods.xmem.task import XMemTask
 from vos_deploy.train.schedule import Step, bootstrap_share
 
 OPTIONS = XMemOptions(
-    backbone="resnet18", key_dim=8, value_dim=16, hidden_dim=8, decoder_width=16, crop="64",
+    backbone="resnet10", key_dim=8, value_dim=16, hidden_dim=8, decoder_width=16, crop="64",
     frames=3, objects=2, skip=("0",), deep_update=1.0,
 )  # fmt: skip
 

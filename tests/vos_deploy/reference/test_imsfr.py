@@ -49,8 +49,9 @@ def estimate(reference: IMSFRReference) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "E_davis17" else (SLOW, needs_golden)) for n in RUNS]
+    "name", [pytest.param(n, marks=() if n == "E_davis17" else needs_golden) for n in RUNS]
 )
+@SLOW  # by default the tracker alone is held against E_davis17
 def test_official_loop(name: str) -> None:
     run = RUNS[name]
     reference, found = follow(run), []

@@ -19,7 +19,7 @@ from vos_deploy.models import create  # noqa: E402
 from vos_deploy.reference.rde import MODES, RDEReference  # noqa: E402
 
 FEATURES, COMPRESSED = 5e-5, 1e-5  # absolute; relative to the largest number
-FAST = {"calm.gt_compress_top810", EVERYWHERE}
+FAST = {EVERYWHERE}
 
 
 def follow(reference: RDEReference, run: Run) -> list[np.ndarray]:

@@ -55,7 +55,8 @@ def check_run(
 @pytest.mark.parametrize(
     ("name", "every", "options"),
     [
-        ("B", 2, {}),
+        # By default the tracker alone is held against it.
+        pytest.param("B", 2, {}, marks=SLOW),
         pytest.param("A", 2, RECORDED, marks=FULL),
         pytest.param("E1", 1, RECORDED, marks=FULL),
         pytest.param("E5", 5, RECORDED, marks=FULL),
@@ -66,6 +67,7 @@ def test_two_objects(name: str, every: int, options: dict[str, Any]) -> None:
 
 
 @needs_golden
+@SLOW
 def test_object_that_appears_later() -> None:
     mask = golden.clip()[1]
     masks = {0: mask * (mask == 1), 2: mask * (mask == 2)}

@@ -58,7 +58,8 @@ def test_one_object() -> None:
 
 
 @needs_golden
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_retrained_variants(backbone: str) -> None:
     check_run(reference(f"stm_training_{backbone}"), f"stan_{backbone}/", *golden.clip())
 
@@ -75,7 +76,8 @@ class Canvas(STMReference):
 
 
 @needs_golden
-@pytest.mark.parametrize("backbone", ["resnet18", pytest.param("resnet50", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_retrained_variants_at_a_size_that_is_not_padded(backbone: str) -> None:
     masks = golden.arrays("stm")["stan/tf_mask"]
     canvas = Canvas(network(f"stm_training_{backbone}"), memory_every=2)
