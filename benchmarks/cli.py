@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vos_deploy.commands import Parser, run_command, setup_logging
 
-from . import focus, fps, jf, live, loops, memory, parity, prompts, steady, streams
+from . import cost, focus, fps, jf, live, loops, memory, parity, prompts, steady, streams
 from .gpu import command as gpu
 from .page import command as page
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "parity": parity,
     "memory": memory,
     "steady": steady,
+    "cost": cost,
     "prompts": prompts,
     "loops": loops,
     "streams": streams,

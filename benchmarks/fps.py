@@ -25,7 +25,7 @@ from vos_deploy.runtime.run.times import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_model_argument, add_report_arguments
+from .options import add_model_argument, add_report_arguments, memory_sizes
 from .scene import scene
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ MEMORY = "full: the annotated frame and the last ones that were memorised"
 STARTING = "seconds of the first two steps"
 DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
 DEFAULT_SIZE = (480, 854)
-DEFAULT_MEMORY = 5
 EXPORTED, PYTORCH, COMPILED, STEP = "exported", "PyTorch", "torch.compile", "step"
 # Steps that are not timed, once the memory is full.
 WARM_UP = 2
@@ -131,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     own = given_options(args)
     facts = conditions.model(bundle, {**options, **own})
     tracker = trackers.find(bundle)
-    sizes = _memory_sizes(tracker, args.memory)
+    sizes = memory_sizes(tracker, args.memory)
     chosen, every = configure(tracker, own, own.pop("setting", None))
     own = vars(chosen)
     every = args.memory_every or every or bundle.memory.every
@@ -213,15 +212,6 @@ def measure(
         differing.append(np.mean(labels[0] != labels[-1]))
     summaries = {name: stages.summary() for name, stages in times.items()}
     return Measured(summaries, starting, float(np.mean(differing)))
-
-
-def _memory_sizes(tracker: type[trackers.Tracker], asked: list[int] | None) -> list[int | None]:
-    """How many memory frames to time with; None where the method decides."""
-    if tracker.grows:
-        return [*(asked or [DEFAULT_MEMORY])]
-    if asked:
-        raise InputError("--memory is for methods whose memory grows, and this one's does not")
-    return [None]
 
 
 def _spelled(configuration: Mapping[str, int]) -> str:

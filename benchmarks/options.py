@@ -4,7 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
+from vos_deploy.errors import InputError
+from vos_deploy.runtime.trackers import Tracker
+
 from .davis import YEARS, Clip, find_clips
+
+DEFAULT_MEMORY = 5
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -37,3 +42,12 @@ def davis_clips(args: argparse.Namespace) -> list[Clip]:
 def add_report_arguments(parser: argparse.ArgumentParser, files: str) -> None:
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"write {files} there")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def memory_sizes(tracker: type[Tracker], asked: list[int] | None) -> list[int | None]:
+    """How many memory frames to time with; None where the method decides."""
+    if tracker.grows:
+        return [*(asked or [DEFAULT_MEMORY])]
+    if asked:
+        raise InputError("--memory is for methods whose memory grows, and this one's does not")
+    return [None]

@@ -6,10 +6,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,15 @@ from numpy.typing import NDArray
 from vos_deploy.arguments import frame_size, positive, positive_number
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
-from vos_deploy.onnx_runtime import import_onnxruntime
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.backends.base import Array
-from vos_deploy.runtime.backends.ort import Loaded, OnnxRuntimeBackend, session_options
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
 from .allocations import Line, line_of, watched
-from .graph_memory import GraphMemory, read_profile
+from .graph_memory import GraphMemory
 from .options import add_model_argument, add_report_arguments
+from .profiled import Profiled
 from .scene import scene
 
 FILES = ("steady.csv", "steady.json")
@@ -36,6 +34,8 @@ DEFAULT_FRAME = (480, 854)
 # Where the labels are made that `step` returns: the caller keeps them, so they are new every time.
 RETURNED = "ObjectManager.labels"
 NOTHING = "nothing of that size"
+# Times the steps that are watched, with sessions that are profiled: the last of them count.
+SETTLING = 3
 
 Clip = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 
@@ -140,12 +140,17 @@ def watch(
 
         with Segmenter(bundle, **{**options, "device": make}) as segmenter:
             fill(segmenter, clip, warm_up)
-            shown = [frame for frame, _ in islice(clip, frames)]
             backends[0].start()
+            shown = [frame for frame, _ in islice(clip, SETTLING * frames)]
+            for frame in shown[:-frames]:  # their working memory grows to what a cycle needs
+                segmenter.step(frame)
+            shown = shown[-frames:]
+            backends[0].count()
             with watched(at_least) as allocations:
                 for frame in shown:
                     segmenter.step(frame)
-            graphs = backends[0].profiles()
+            runs = backends[0].profiles()
+            graphs = {name: GraphMemory.of(found) for name, found in runs.items()}
     uses = [Use(line, "allocates", sizes) for line, sizes in allocations.by_line.items()]
     uses += [Use(line, verb, sizes) for (line, verb), sizes in backends[0].copies.items()]
     return Found(uses, graphs)
@@ -192,45 +197,20 @@ def graph_row(name: str, memory: GraphMemory, frames: int) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Counts:
-    runs: dict[str, int] = field(default_factory=dict)
-    copies: dict[tuple[Line, str], list[int]] = field(default_factory=dict)
+class Watched(Profiled):
+    """Notes large copies with the lines that ask for them.
 
-
-class Watched(OnnxRuntimeBackend):
-    """Notes large copies with the lines that ask for them, and has ONNX Runtime profile graphs."""
+    copies: line and verb -> bytes each time.
+    """
 
     def __init__(self, bundle: Bundle, threads: int | None, folder: Path, at_least: int) -> None:
-        runtime = import_onnxruntime()
-        sessions = {}
-        for name in bundle.graphs:
-            options = session_options(runtime, threads)
-            options.enable_profiling = True
-            options.profile_file_prefix = str(folder / name)
-            sessions[name] = runtime.InferenceSession(
-                bundle.graph_path(name), options, providers=["CPUExecutionProvider"]
-            )
-        super().__init__(bundle, threads, Loaded(sessions, Semaphore(1)))
+        super().__init__(bundle, threads, folder)
         self._at_least = at_least
-        self._counts = _Counts()
+        self.copies: dict[tuple[Line, str], list[int]] = {}
 
-    @property
-    def copies(self) -> dict[tuple[Line, str], list[int]]:
-        """Line and verb -> bytes each time."""
-        return self._counts.copies
-
-    def start(self) -> None:
-        """Count from here on."""
-        self._counts = _Counts()
-
-    def profiles(self) -> dict[str, GraphMemory]:
-        """Of the graphs that ran since `start`; they cannot run any more afterwards."""
-        return {
-            name: read_profile(Path(session.end_profiling()), self._counts.runs[name])
-            for name, session in self._sessions.items()
-            if name in self._counts.runs
-        }
+    def count(self) -> None:
+        super().count()
+        self.copies.clear()
 
     def upload(self, source: NDArray[Any], target: Array) -> None:
         self._note("uploads", source)
@@ -244,12 +224,8 @@ class Watched(OnnxRuntimeBackend):
         self._note("copies", source)
         super().copy(source, target)
 
-    def _run(self, graph: str, *arrays: Any) -> None:
-        self._counts.runs[graph] = self._counts.runs.get(graph, 0) + 1
-        super()._run(graph, *arrays)
-
     def _note(self, verb: str, array: Array) -> None:
         if array.nbytes >= self._at_least:
             line = line_of(sys._getframe(2))
             assert line is not None
-            self._counts.copies.setdefault((line, verb), []).append(array.nbytes)
+            self.copies.setdefault((line, verb), []).append(array.nbytes)

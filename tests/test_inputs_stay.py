@@ -70,6 +70,7 @@ COMMANDS = {
     "memory": benchmark(
         "memory", reads={"--model": "folder"}, writes=("memory.csv", "memory.json")
     ),
+    "cost": benchmark("cost", reads={"--model": "folder"}, writes=("cost.csv", "cost.json")),
     "steady": benchmark(
         "steady", reads={"--model": "folder"}, writes=("steady.csv", "steady.json")
     ),

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime")
 from vos_deploy.benchmarks import steady
 from vos_deploy.benchmarks.allocations import Line
 from vos_deploy.benchmarks.cli import parser
-from vos_deploy.benchmarks.graph_memory import GraphMemory, read_profile
+from vos_deploy.benchmarks.graph_memory import GraphMemory
 from vos_deploy.runtime import geometry
 from vos_deploy.runtime.objects.estimate import most_likely
 
@@ -59,34 +59,26 @@ def test_copies_and_growth() -> None:
     labels = steady.Use(Line("a.py", 1, steady.RETURNED), "allocates", [8])
     copied = steady.Use(Line("a.py", 2, "remember"), "copies", [8])
     other = steady.Use(Line("a.py", 3, "slots"), "allocates", [8])
-    still, grown = (GraphMemory(1, 0.1, 8, 0, 100, size) for size in (0, 16))
+    still, grown = (GraphMemory(1, 8, 0, 100, size) for size in (0, 16))
     assert steady.Found([labels, copied], {"encoder": still}).clean
     assert not steady.Found([labels, other], {"encoder": still}).clean
     assert not steady.Found([labels], {"encoder": grown}).clean
 
 
-def event(name: str, ts: int, **args: str) -> dict[str, Any]:
-    return {"name": name, "ts": ts, "dur": 10, "args": args}
+def test_what_a_profile_says_of_memory() -> None:
+    def node(op: str, size: int, **told: int) -> dict[str, str]:
+        return {"op_name": op, "output_size": str(size), **{n: str(v) for n, v in told.items()}}
 
-
-def test_only_the_last_runs_of_a_profile_count(tmp_path: Path) -> None:
-    def node(ts: int, op: str, size: int, delta: int) -> dict[str, Any]:
-        sizes = {"output_size": str(size), "mem_arena_held_delta": str(delta)}
-        return event("n_kernel_time", ts, op_name=op, mem_arena_held=str(1000 + ts), **sizes)
-
-    events = [
-        *(event("model_run", 0), node(1, "Conv", 7, 1000)),
-        *(event("model_run", 20), node(21, "Conv", 50, 0), node(25, "Transpose", 30, 0)),
-        *(event("model_run", 40), node(41, "Conv", 50, 6), event("n_fence_before", 45)),
+    runs = [
+        [
+            node("Conv", 50, mem_arena_held=1000, mem_arena_held_delta=0),
+            node("Transpose", 30, mem_arena_held=1000, mem_arena_held_delta=0),
+        ],
+        [node("Conv", 50, mem_arena_held=1006, mem_arena_held_delta=6)],
     ]
-    path = tmp_path / "profile.json"
-    path.write_text(json.dumps(events))
-    assert read_profile(path, 2) == GraphMemory(2, 2e-5, 130, 30, 1041, 6)
-    assert read_profile(path, 9).runs == 3
-    for each in events:
-        each["args"].pop("mem_arena_held_delta", None)
-    path.write_text(json.dumps(events))
-    assert read_profile(path, 2) == GraphMemory(2, 2e-5, 130, 30, None, None)
+    assert GraphMemory.of(runs) == GraphMemory(2, 130, 30, 1006, 6)
+    assert GraphMemory.of([[node("Conv", 50)]]) == GraphMemory(1, 50, 0, None, None)
+    assert GraphMemory.of([]) == GraphMemory(0, 0, 0, None, None)
 
 
 def test_memory_that_the_system_hands_out() -> None:
