@@ -105,7 +105,7 @@ class Use:
     def row(self, frames: int) -> dict[str, Any]:
         return {
             "line": str(self.line),
-            "": self.verb,
+            "what": self.verb,
             "MB at most": round(max(self.sizes) / 1e6, 2),
             "times per step": round(len(self.sizes) / frames, 2),
             "source": self.line.text,

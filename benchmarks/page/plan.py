@@ -15,14 +15,15 @@ from vos_deploy.runtime.backends.driver import has_driver
 from .runs import Planned
 
 ACCURACY, OBJECTS, FRAMES, SIZES = "accuracy", "objects", "memory frames", "resolution"
-MEMORY, PARITY, GPU = "memory", "parity", "GPU"
+MEMORY, STEADY, PARITY, GPU = "memory", "steady state", "parity", "GPU"
 PYTORCH, COMPILED = "PyTorch eager", "torch.compile"
 NO_PYTORCH = "PyTorch is not installed, or --no-pytorch was given"
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is run. sequences: of a data set; None for all. frames: of the long video."""
+    """How much is run. sequences: of a data set; None for all. frames: of the long video. warm_up:
+    steps before those whose allocations are listed."""
 
     objects: str
     memory: str
@@ -31,10 +32,14 @@ class Amount:
     frames: int
     compared: int
     sequences: int | None
+    warm_up: int
 
 
-QUICK = Amount("1,3", "1,5", ("240x432", "360x640"), 5, 120, 8, 2)
-FULL = Amount("1,2,3,5", "1,2,5,10", ("240x432", "360x640", "480x854"), 20, 2000, 20, None)
+# Of what cameras send: larger than what models work at.
+FRAME = "1080x1920"
+
+QUICK = Amount("1,3", "1,5", ("240x432", "360x640"), 5, 120, 8, 2, 20)
+FULL = Amount("1,2,3,5", "1,2,5,10", ("240x432", "360x640", "480x854"), 20, 2000, 20, None, 100)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ def _of_model(wanted: Wanted, name: str, model: Path) -> Iterator[Planned]:
     else:
         yield Planned(SIZES, name, reason="this model was exported for one size")
     frames = ("--frames", str(amount.frames))
+    warm_up = ("--warm-up", str(amount.warm_up))
     yield Planned(MEMORY, name, ("memory", *of_model, *at, *frames))
+    yield Planned(STEADY, name, ("steady", *of_model, *at, "--frame", FRAME, *warm_up))
     if not _has_pytorch(wanted) or wanted.clip is None or checkpoint is None:
         clip = "there is no clip: --video and --mask, or --davis"
         reason = NO_PYTORCH if not _has_pytorch(wanted) else clip if not wanted.clip else missing

@@ -10,7 +10,7 @@ from typing import Any
 from ..fps import COMPILED, EXPORTED, PYTORCH, STEP
 from . import figures
 from .figures import Line
-from .plan import ACCURACY, FRAMES, GPU, MEMORY, OBJECTS, PARITY, SIZES
+from .plan import ACCURACY, FRAMES, GPU, MEMORY, OBJECTS, PARITY, SIZES, STEADY
 from .runs import Outcome
 
 SIDES = (EXPORTED, PYTORCH, COMPILED)
@@ -40,6 +40,8 @@ def sections(outcomes: Sequence[Outcome]) -> list[Section]:
         (_frames, FRAMES),
         (_sizes, SIZES),
         (_memory, MEMORY),
+        (_steady, STEADY),
+        (_graphs, STEADY),
         (_parity, PARITY),
         (_gpu, GPU),
     ):
@@ -172,6 +174,35 @@ def _memory(outcomes: Sequence[Outcome]) -> Section:
     plots = [figures.lines(drawn, "frame", "resident MiB")] if drawn else []
     text = "Resident memory of the process along a video; a flat line is what it should be."
     return _made(outcomes, "Memory over time", text, rows=rows, drawn=plots)
+
+
+def _steady(outcomes: Sequence[Outcome]) -> Section:
+    rows = []
+    for outcome in outcomes:
+        if outcome.data:
+            found = outcome.data["rows"] or [{"line": "nothing of that size"}]
+            for row in found:
+                cells = {name: str(value) for name, value in row.items() if name != "source"}
+                rows.append({"": outcome.planned.of, "line": cells.pop("line"), **cells})
+    text = (
+        "Every allocation and copy of 1 MB and more in a step with a full memory, with the line "
+        "that makes it, by tracemalloc and by the backend; of large frames, resized to the size "
+        "the model works at."
+    )
+    return _made(outcomes, "Steady state", text, rows=rows)
+
+
+def _graphs(outcomes: Sequence[Outcome]) -> Section:
+    rows = [
+        {"": outcome.planned.of, **row}
+        for outcome in outcomes
+        for row in outcome.data.get("graphs", ())
+    ]
+    text = (
+        "By ONNX Runtime's own profile: what the nodes of a graph write in a step, how much of it "
+        "they only move, and the working memory that is kept from step to step. It should not grow."
+    )
+    return _made(outcomes, "Working memory of the graphs", text, rows=rows)
 
 
 def _parity(outcomes: Sequence[Outcome]) -> Section:

@@ -63,7 +63,15 @@ def test_every_planned_command_is_understood(tmp_path, model):
     planned = plans.plan(full)
     run = [each for each in planned if not each.reason]
     assert {each.section for each in run} >= {
-        *(plans.ACCURACY, plans.OBJECTS, plans.FRAMES, plans.SIZES, plans.MEMORY, plans.PARITY)
+        *(
+            plans.ACCURACY,
+            plans.OBJECTS,
+            plans.FRAMES,
+            plans.SIZES,
+            plans.MEMORY,
+            plans.PARITY,
+            plans.STEADY,
+        )
     }
     names = [each.of for each in run if each.section == plans.ACCURACY]
     assert names == ["stm", "stm, PyTorch eager", "stm, torch.compile", "mine"]
@@ -109,6 +117,8 @@ PARITY = [
     }
     for frame, iou in ((1, 0.99), (2, 0.97))
 ]
+STEADY = [{"line": "a.py:1 labels", "what": "allocates", "MB at most": 2.07, "source": "x < y"}]
+GRAPHS = [{"graph": "encoder", "MB written by nodes": "34.5", "grown, MB": "0.0"}]
 JF = {"J&F-Mean": 0.773, "J-Mean": 0.7, "F-Mean": 0.846, "FPS": 20.0}
 
 
@@ -129,6 +139,8 @@ def outcomes(tmp_path: Path) -> list[Outcome]:
             for kind in (plans.OBJECTS, plans.FRAMES, plans.SIZES)
         ),
         Outcome(Planned(plans.MEMORY, "a<b", ("memory",)), {"rows": memory, "conditions": held}),
+        Outcome(Planned(plans.STEADY, "a<b", ("steady",)), {"rows": STEADY, "graphs": GRAPHS}),
+        Outcome(Planned(plans.STEADY, "clean", ("steady",)), {"rows": [], "graphs": []}),
         Outcome(
             Planned(plans.PARITY, "a<b", ("parity",)),
             {"frames": PARITY, "passed": True, "conditions": facts},
@@ -188,6 +200,9 @@ def test_the_figures_are_those_of_the_commands(outcomes):
     assert "| a<b | 30 | 303 | +0.67% | 5 frames |" in text
     assert "| a<b | 2 | 0.9700 | 0.00100 | 0.10000 | yes |" in text
     assert "- mine: why not" in text
+    assert "| a<b | a.py:1 labels | allocates | 2.07 |" in text
+    assert "| clean | nothing of that size |" in text
+    assert "| a<b | encoder | 34.5 | 0.0 |" in text
 
 
 def test_a_page_of_nothing():
@@ -206,12 +221,12 @@ def here(planned: Planned, scratch: Path) -> Outcome:
 
 def test_from_the_command_line(tmp_path, model, monkeypatch, capsys):
     """With as little as is possible of the real benchmarks."""
-    least = plans.Amount("1", "1", ("32x48",), 1, 8, 2, 1)
+    least = plans.Amount("1", "1", ("32x48",), 1, 8, 2, 1, 7)
     monkeypatch.setattr("vos_deploy.benchmarks.page.command.QUICK", least)
     monkeypatch.setattr("vos_deploy.benchmarks.page.command.execute", here)
     out = tmp_path / "report"
     assert main(["report", "--quick", "--no-pytorch", "--threads", "1", "--output", str(out)]) == 0
-    assert "One model, 4 benchmarks; 3 were not run" in capsys.readouterr().out
+    assert "One model, 5 benchmarks; 3 were not run" in capsys.readouterr().out
     found = json.loads((out / "report.json").read_text())
     states = {(each["section"], each["of"]): each["reason"] for each in found["outcomes"]}
     shipped = demonstration_model().name
