@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from vos_deploy.arguments import frame_size, numbers, positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
+from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.options import add_method_options, given_options
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
+from .fps import EXPORTED, STEP
 from .operations import Operations
 from .options import add_model_argument, add_report_arguments, memory_sizes
 from .profiled import Profiled
 from .scene import scene
+from .sheets import Work, estimates, parse_measured
 
 FILES = ("cost.csv", "cost.json")
 EXAMPLE = "python -m vos_deploy.benchmarks cost --model stm/ --size 480x854 --objects 1,3"
@@ -32,6 +39,7 @@ SMALL = (128, 224)
 EVERY = 2
 COUNTED = "multiplications with additions of convolutions and matrix products"
 TOTAL = "frame"
+ESTIMATE = "An estimate from data sheets, never run: FP16, one frame at a time"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +50,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=numbers, metavar="T,T", help="numbers of memory frames (default: 5)")
     add("--memory-every", type=positive, metavar="N", help="memorise every Nth frame")
     add("--threads", type=positive, metavar="N", help="CPU threads; they change no figure")
+    add(
+        "--times",
+        type=Path,
+        metavar="FILE",
+        help="the fps.json of the same model, size, objects and memory, for operations per second",
+    )
+    add("--gpus", action="store_true", help="what GPUs should carry, by their data sheets, in FP16")
+    add(
+        "--measured",
+        type=parse_measured,
+        metavar="GPU=FPS",
+        help="frames per second on one of them, of which the others get the same share of their "
+        "bound; of the last configuration",
+    )
     add_method_options(parser)
     add_report_arguments(parser, " and ".join(FILES))
 
 
 def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
-    report.keep_inputs(args.output, FILES, {"--model": model})
+    report.keep_inputs(args.output, FILES, {"--model": model, "--times": args.times})
     bundle = Bundle.load(model)
     own = given_options(args)
     size = args.size or bundle.size or DEFAULT_SIZE
     every = args.memory_every or bundle.memory.every
-    rows = []
+    rows: list[dict[str, Any]] = []
     sizes = memory_sizes(trackers.find(bundle), args.memory)
     for objects, memory in product(args.objects, sizes):
         kept = {**own, "memory_frames": memory, "threads": args.threads}
@@ -61,15 +83,68 @@ def run(args: argparse.Namespace) -> int:
         costs, held = counted(bundle, {**kept, "size": size}, objects, min(every, EVERY))
         configuration = {"objects": objects, "memory": memory or "as the method has it"}
         rows += table(configuration, costs, often, held)
+    if args.times:
+        rows = [timed(row, read_times(args.times)) for row in rows]
     options = {"device": "cpu", "threads": args.threads, "size": size, **own}
     facts = {
         **conditions.model(bundle, options),
         "memory every": every,
         "counted": COUNTED,
+        "matrix product": f"{product_speed():.1f} GMAC/s (float32, NumPy, 2048x2048)",
         **conditions.machine(),
     }
-    report.publish(args, FILES, rows, {"conditions": facts, "rows": rows}, shown)
+    data: dict[str, Any] = {"conditions": facts, "rows": rows}
+    if args.gpus or args.measured:
+        data["estimates"] = estimates(work(rows[-1], bundle.precision), args.measured)
+    report.publish(args, FILES, rows, data, shown)
+    if "estimates" in data and not args.json:
+        print(f"\n{ESTIMATE}\n{report.table(data['estimates'])}")
     return 0
+
+
+def read_times(path: Path) -> list[dict[str, Any]]:
+    """The rows of an fps.json. Raises InputError for another file."""
+    try:
+        timings: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["timings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--times must be the fps.json of a benchmark fps, got {path}") from error
+    return timings
+
+
+def timed(row: dict[str, Any], times: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row with milliseconds of a frame in the mean, of those in which the graph runs and those in
+    which it does not, and the operations per second that makes; zeros where there is no time."""
+    stage = STEP if row["graph"] == TOTAL else row["graph"]
+    of_graph = [
+        time[f"{EXPORTED} mean ms"] * min(1.0, row["runs per frame"])
+        for time in times
+        if (time["Stage"], time["Objects"]) == (stage, row["objects"])
+        and time.get("Memory", row["memory"]) == row["memory"]
+    ]
+    milliseconds = of_graph[0] if of_graph else 0.0
+    rate = row["GMAC per frame"] / milliseconds * 1e3 if milliseconds else 0.0
+    return {**row, "ms per frame": milliseconds, "GMAC/s": rate}
+
+
+def work(frame: Mapping[str, Any], precision: str) -> Work:
+    """What a frame takes in FP16, of its row."""
+    moved = frame["weights MB"] + 2 * frame["written MB per frame"]
+    found = Work(1e9 * frame["GMAC per frame"], 1e6 * moved, 1e6 * frame["memory MB"])
+    return found if precision == "fp16" else found.in_fp16
+
+
+def product_speed() -> float:
+    """10^9 multiplications with additions per second in a large matrix product, the best of five:
+    what convolutions come near to."""
+    factor = np.ones((2048, 2048), np.float32)
+    best = min(_timed(lambda: factor @ factor) for _ in range(5))
+    return 2048**3 / best / 1e9
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    started = perf_counter()
+    run()
+    return perf_counter() - started
 
 
 def table(
