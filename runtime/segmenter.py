@@ -78,7 +78,8 @@ class Segmenter(FollowedObjects, Saved):
                 large frames and small objects.
             decode_in_boxes: run the decoder on the part of the frame around each object, on the
                 CPU; see docs/boxes.md for what that changes.
-            threads: CPU threads within one operator; None for one per physical core.
+            threads: CPU threads within one operator; None for one per physical core, or for as many
+                as the process may use where those are fewer.
             setting: the authors' preset for a data set, such as "youtube", for memory_every and
                 the options that are not given. Methods without settings take none.
             options: the method's own; the default of one that is None.

@@ -13,6 +13,7 @@ from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
 from vos_deploy.onnx_runtime import import_onnxruntime
 
+from ..processors import usable
 from .base import Array, Backend
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def load(bundle: Bundle, threads: int | None) -> Loaded:
         except Exception as error:  # ONNX Runtime's own errors derive from Exception only
             raise ModelError(f"ONNX Runtime cannot load {path}: {error}") from error
     # Without a number a session has a thread for every core.
-    at_a_time = 1 if threads is None else max(1, (os.cpu_count() or 1) // threads)
+    at_a_time = 1 if threads is None else max(1, usable() // threads)
     return Loaded(sessions, Semaphore(at_a_time))
 
 
@@ -108,6 +109,10 @@ def session_options(runtime: Any, threads: int | None) -> Any:
     options.inter_op_num_threads = 1
     # A plan of allocations per input shape costs a quarter of the memory and saves no time here.
     options.enable_mem_pattern = False
+    if threads is None and usable() < (os.cpu_count() or 1):
+        # By itself it has one thread per physical core of the machine, each tied to its core,
+        # whatever part of it a container or the caller leaves to the process.
+        threads = usable()
     if threads is not None:
         options.intra_op_num_threads = threads
     # The graphs run one after the other. Without this the idle threads of one keep spinning, and

@@ -16,6 +16,7 @@ from typing import Any, cast
 from vos_deploy.commands import setup_logging
 from vos_deploy.errors import VosDeployError
 
+from ..processors import usable
 from .jobs import Job
 from .lock import worker_lock
 from .work import FAILED, Result, Work, Worker
@@ -34,7 +35,7 @@ class Pool:
 
     def __init__(self, work: Work, workers: int) -> None:
         if work.threads is None:
-            work = replace(work, threads=max(1, processors() // workers))
+            work = replace(work, threads=max(1, usable() // workers))
         self.work, self.workers = work, workers
         self._context = multiprocessing.get_context("spawn")
         self._open: dict[Connection, _Process] = {}
@@ -117,13 +118,6 @@ class _Process:
         if code is not None and code < 0:
             return f"was ended by {signal.Signals(-code).name}, perhaps for want of memory"
         return f"ended with exit code {code}"
-
-
-def processors() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _serve(work: Work, connection: Connection, level: int) -> None:

@@ -82,7 +82,7 @@ def test_from_many_threads(make_model):
 
 
 def test_as_many_graphs_run_at_a_time_as_there_are_processors_for(make_model, monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("vos_deploy.runtime.backends.ort.usable", lambda: 4)
     bundle = Bundle.load(make_model())
     for threads, runs in ((None, 1), (1, 4), (3, 1), (9, 1)):
         turns = OnnxRuntimeBackend(bundle, threads)._turns

@@ -6,6 +6,7 @@ import pytest
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
 from vos_deploy.runtime import backends
+from vos_deploy.runtime.backends import ort
 
 
 @pytest.fixture
@@ -96,3 +97,14 @@ def test_file_that_is_no_onnx_graph(make_model):
     bundle.graph_path("decoder").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"cannot load .*decoder\.onnx"):
         backends.create(bundle, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("threads", "usable", "expected"), [(3, 2, 3), (None, 2, 2), (None, 8, 0), (None, 1, 1)]
+)
+def test_threads_are_as_many_as_the_process_may_use(monkeypatch, threads, usable, expected):
+    """0 leaves it to ONNX Runtime: one for each physical core, tied to it."""
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(ort, "usable", lambda: usable)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert ort.session_options(runtime, threads).intra_op_num_threads == expected
