@@ -34,7 +34,7 @@ FILES = ("cost.csv", "cost.json")
 EXAMPLE = "python -m vos_deploy.benchmarks cost --model stm/ --size 480x854 --objects 1,3"
 DEFAULT_SIZE = (480, 854)
 # How often graphs run does not depend on the size: it is counted at this one, which is quick.
-SMALL = (128, 224)
+SMALL = (96, 160)
 # While operations are counted, every other frame is memorised: both kinds of frames occur.
 EVERY = 2
 COUNTED = "multiplications with additions of convolutions and matrix products"
@@ -74,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.load(model)
     own = given_options(args)
     size = args.size or bundle.size or DEFAULT_SIZE
+    tracker = trackers.find(bundle)
     every = args.memory_every or bundle.memory.every
+    if tracker.memorizes_all:  # for the next frame at least, whichever stay
+        every = 1
     rows: list[dict[str, Any]] = []
-    sizes = memory_sizes(trackers.find(bundle), args.memory)
+    sizes = memory_sizes(tracker, args.memory)
     for objects, memory in product(args.objects, sizes):
         kept = {**own, "memory_frames": memory, "threads": args.threads}
         often = runs_per_frame(bundle, {**kept, "size": bundle.size or SMALL}, objects, every)

@@ -61,9 +61,8 @@ def most_likely(probabilities: NDArray[np.float32], size: Size | None = None) ->
     size = size or (probabilities.shape[1], probabilities.shape[2])
 
     def plane(slot: int, name: str) -> NDArray[np.float32]:
-        if probabilities.shape[1:] == size:
-            return probabilities[slot]
-        return resize_plane(probabilities[slot], scratch(name, size, np.float32))
+        own: NDArray[np.float32] = probabilities[slot]
+        return own if own.shape == size else resize_plane(own, scratch(name, size, np.float32))
 
     slots: NDArray[np.uint8] = scratch("slots", size, np.uint8)
     slots[:] = 0
