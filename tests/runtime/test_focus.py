@@ -270,6 +270,7 @@ def test_paused_objects_move_along(make_segmenter):
     assert overlap(segmenter.step(frame) == 2, mask == 2) > 0.5
 
 
+@pytest.mark.slow
 def test_four_k():
     """The horse of the demo, 60 pixels long in a 4K frame, by the demo model."""
     demo = Path(__file__).parents[2] / "demo"

@@ -208,6 +208,7 @@ def test_every_stage_lowers_the_loss_on_real_data(stage: str, tmp_path: Path) ->
     falls([*NARROW, *arguments, *short], tmp_path / "run", 0.95)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_where_the_uninterrupted_one_does(davis: Path, tmp_path: Path) -> None:
     resumes([*SMALL, *stage_arguments("finetune", [], davis)], tmp_path)
 

@@ -182,6 +182,7 @@ def test_every_stage_lowers_the_loss_on_real_data(stage: str, tmp_path: Path) ->
     falls_on_real_data("stcn", stage, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_where_the_uninterrupted_one_does(
     stills: Path, davis: Path, tmp_path: Path
 ) -> None:

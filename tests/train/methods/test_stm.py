@@ -140,8 +140,7 @@ def falls(arguments: list[str], output: Path, fewest: float) -> None:
 
 STAGES = [
     "mixed",
-    *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("pretrain", "main")),
-    "retrain",
+    *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("pretrain", "main", "retrain")),
 ]
 
 

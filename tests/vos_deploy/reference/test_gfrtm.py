@@ -30,9 +30,8 @@ def seen(followed: Followed) -> Any:
 
 
 @needs_golden
-@pytest.mark.parametrize(
-    "run", ["M", "B", *(pytest.param(run, marks=SLOW) for run in RUNS if run not in "MB")]
-)
+@SLOW  # by default the tracker alone is held against "M" and "B"
+@pytest.mark.parametrize("run", RUNS)
 def test_official_run(run: str) -> None:
     recorded = Recorded(run)
     reference = GFRTMReference(gfrtm.network(recorded.backbone), **RUNS[run])

@@ -39,10 +39,10 @@ def expected(
 @pytest.mark.parametrize(
     ("dtype", "distance", "queries", "tokens", "channels", "width", "tolerance"),
     [
-        ("float32", False, 70, 45, 20, 65, 2e-6),
+        pytest.param("float32", False, 70, 45, 20, 65, 2e-6, marks=pytest.mark.slow),
         ("float32", True, 33, 16, 64, 128, 2e-6),
         ("float16", False, 65, 150, 128, 140, 2e-3),
-        ("float16", True, 10, 1, 64, 512, 2e-3),
+        pytest.param("float16", True, 10, 1, 64, 512, 2e-3, marks=pytest.mark.slow),
     ],
 )
 def test_numbers(dtype, distance, queries, tokens, channels, width, tolerance, tmp_path):
