@@ -19,14 +19,16 @@ from vos_deploy.files import replacing
 from .. import conditions, report
 from ..davis import YEARS, find_clips
 from ..peers import check_command
-from .figures import import_matplotlib
-from .plan import FULL, QUICK, Wanted, plan
+from .figures import alone, import_matplotlib
+from .plan import ACCURACY, FULL, KINDS, QUICK, Wanted, plan
 from .runs import Outcome, execute
 from .sections import sections
 from .write import as_html, as_markdown
 
 EXAMPLE = "python -m vos_deploy.benchmarks report --quick --output report/"
 FILES = ("report.html", "report.md", "report.json")
+# J&F against time by itself, as other pages show it.
+PLOT = "accuracy.svg"
 TITLE = "Accuracy, speed and memory"
 PACKAGES = ("torch", "matplotlib", "onnx")
 # Processes that want a core, for each there is: those of the benchmarks are among them.
@@ -64,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also score and time a program: 'mine=follow.py {frames} {mask} {output}', which "
         "writes a PNG of object ids per frame, named like it; may be given several times",
     )
+    add(
+        "--only",
+        choices=KINDS,
+        action="append",
+        metavar="SECTION",
+        help="run what this section needs and no more; may be given several times: "
+        + ", ".join(KINDS),
+    )
     add("--no-pytorch", action="store_true", help="leave out what needs PyTorch")
     add("--compile", action="store_true", help="also time torch.compile, which takes minutes")
     add("--size", type=frame_size(), metavar="HxW", help="working size of what is timed")
@@ -75,15 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import_matplotlib()
     models = args.model or [demonstration_model()]
-    report.keep_inputs(args.output, FILES, {"--model": models, "--davis": args.davis})
+    report.keep_inputs(args.output, (*FILES, PLOT), {"--model": models, "--davis": args.davis})
     wanted = _wanted(args, models)
-    planned = plan(wanted)
+    kinds = args.only or KINDS
+    planned = [each for each in plan(wanted) if each.section in kinds]
     outcomes = []
     with tempfile.TemporaryDirectory() as scratch:
         for number, each in enumerate(progress(planned, unit="benchmark")):
             outcomes.append(execute(each, Path(scratch) / str(number)))
         facts = _facts(args, outcomes)
-        shown = sections(outcomes)
+        shown = sections(outcomes, kinds)
         named = {name: str(value) for name, value in facts.items()}
         data = {
             "benchmark": "report",
@@ -94,8 +105,12 @@ def run(args: argparse.Namespace) -> int:
         _write(args.output / FILES[0], as_html(TITLE, about, shown, named))
         _write(args.output / FILES[1], as_markdown(TITLE, about, shown, named))
         report.write_json(args.output / FILES[2], data)
+        written = list(FILES)
+        if ACCURACY in kinds and shown[0].drawn:
+            _write(args.output / PLOT, alone(shown[0].drawn[0]))
+            written.append(PLOT)
     print(about)
-    print("\n".join(str(args.output / name) for name in FILES))
+    print("\n".join(str(args.output / name) for name in written))
     failed = [outcome for outcome in outcomes if outcome.reason and not outcome.planned.reason]
     for outcome in failed:
         print(f"failed: {outcome.planned.command}: {outcome.reason}")

@@ -98,6 +98,12 @@ def stacked(bars: Mapping[str, Mapping[str, float]], x: str) -> str:
     return _svg(figure)
 
 
+def alone(svg: str) -> str:
+    """A figure as a file of its own, on white: a page around it may be dark."""
+    white = '<rect width="100%" height="100%" fill="white"/>'
+    return re.sub(r"(<svg [^>]*>)", rf"\1{white}", svg, count=1)
+
+
 def _axes(x: str, y: str, height: float = HEIGHT) -> tuple[Any, Any]:
     make = import_matplotlib()
     from matplotlib import rc_context

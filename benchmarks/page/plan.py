@@ -16,6 +16,7 @@ from .runs import Planned
 
 ACCURACY, OBJECTS, FRAMES, SIZES = "accuracy", "objects", "memory frames", "resolution"
 MEMORY, STEADY, PARITY, GPU = "memory", "steady state", "parity", "GPU"
+KINDS = (ACCURACY, OBJECTS, FRAMES, SIZES, MEMORY, STEADY, PARITY, GPU)
 PYTORCH, COMPILED = "PyTorch eager", "torch.compile"
 NO_PYTORCH = "PyTorch is not installed, or --no-pytorch was given"
 

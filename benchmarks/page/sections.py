@@ -10,7 +10,7 @@ from typing import Any
 from ..fps import COMPILED, EXPORTED, PYTORCH, STEP
 from . import figures
 from .figures import Line
-from .plan import ACCURACY, FRAMES, GPU, MEMORY, OBJECTS, PARITY, SIZES, STEADY
+from .plan import ACCURACY, FRAMES, GPU, KINDS, MEMORY, OBJECTS, PARITY, SIZES, STEADY
 from .runs import Outcome
 
 SIDES = (EXPORTED, PYTORCH, COMPILED)
@@ -30,8 +30,8 @@ class Section:
     missing: Sequence[tuple[str, str]] = ()
 
 
-def sections(outcomes: Sequence[Outcome]) -> list[Section]:
-    """All sections, in the order of the page."""
+def sections(outcomes: Sequence[Outcome], kinds: Sequence[str] = KINDS) -> list[Section]:
+    """The sections of these kinds, in the order of the page."""
     made = []
     for make, kind in (
         (_accuracy, ACCURACY),
@@ -45,6 +45,8 @@ def sections(outcomes: Sequence[Outcome]) -> list[Section]:
         (_parity, PARITY),
         (_gpu, GPU),
     ):
+        if kind not in kinds:
+            continue
         of_kind = [outcome for outcome in outcomes if outcome.planned.section == kind]
         made.append(make(of_kind))
     return made

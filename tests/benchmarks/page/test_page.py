@@ -17,6 +17,7 @@ from PIL import Image
 
 from vos_deploy.benchmarks.cli import main, parser
 from vos_deploy.benchmarks.page import plan as plans
+from vos_deploy.benchmarks.page.figures import alone
 from vos_deploy.benchmarks.page.runs import Outcome, Planned, execute
 from vos_deploy.benchmarks.page.sections import sections
 from vos_deploy.benchmarks.page.write import as_html, as_markdown
@@ -257,3 +258,24 @@ def test_without_matplotlib(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["report"]) == 2
     assert "figures need: pip install 'vos_deploy[report]'" in capsys.readouterr().err
+
+
+def test_one_section_alone(outcomes):
+    (section,) = sections(outcomes, [plans.ACCURACY])
+    assert section.title == "Accuracy against time"
+    page = Page()
+    page.feed(text := alone(section.drawn[0]))
+    page.close()
+    assert text.startswith("<svg ") and 'xmlns="http://www.w3.org/2000/svg"' in text
+    assert text.index('fill="white"') < text.index("<g")
+    assert page.counts["svg"] == 1 and not page.open
+
+
+def test_only_a_section_is_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vos_deploy.benchmarks.page.command.execute", here)
+    out = tmp_path / "report"
+    assert main(["report", "--only", plans.ACCURACY, "--no-pytorch", "--output", str(out)]) == 0
+    found = json.loads((out / "report.json").read_text())["outcomes"]
+    assert {each["section"] for each in found} == {plans.ACCURACY}
+    assert "Where the time goes" not in (out / "report.html").read_text()
+    assert not (out / "accuracy.svg").exists()  # there is no data set
