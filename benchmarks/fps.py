@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,8 +38,10 @@ MEMORY = "full: the annotated frame and the last ones that were memorised"
 # Some methods learn their objects there.
 STARTING = "seconds of the first two steps"
 DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
+BOXES_DIFFER = "fraction of pixels labelled otherwise in boxes"
 DEFAULT_SIZE = (480, 854)
 EXPORTED, PYTORCH, COMPILED, STEP = "exported", "PyTorch", "torch.compile", "step"
+BOXES = "in boxes"
 # Steps that are not timed, once the memory is full.
 WARM_UP = 2
 # Seconds before each step: idle threads of one engine spin for a while, and would take the cores
@@ -106,8 +109,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--decode-in-boxes",
         action="store_true",
-        help="run the exported decoder around each object alone; weights that are not trained see "
-        "objects everywhere",
+        help="time the exported model with its decoder around each object alone, too; weights that "
+        "are not trained see objects everywhere",
     )
     add(
         "--threads", type=positive, metavar="N", help="CPU threads of both ONNX Runtime and PyTorch"
@@ -125,7 +128,6 @@ def run(args: argparse.Namespace) -> int:
         "device": args.device,
         "size": args.size or bundle.size or DEFAULT_SIZE,
         "threads": args.threads,
-        "decode_in_boxes": args.decode_in_boxes,
     }
     own = given_options(args)
     facts = conditions.model(bundle, {**options, **own})
@@ -153,8 +155,13 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for objects, memory in product(args.objects, sizes):
         kept: dict[str, Any] = {"memory_every": every, "memory_frames": memory}
-        with Segmenter(bundle.path, **kept, **options, **own) as segmenter:
+        with ExitStack() as opened:
+            given = {**kept, **options, **own}
+            segmenter = opened.enter_context(Segmenter(bundle.path, **given))
             sides: dict[str, Steps] = {EXPORTED: segmenter}
+            if args.decode_in_boxes:
+                boxed = Segmenter(bundle.path, **given, decode_in_boxes=True)
+                sides[BOXES] = opened.enter_context(boxed)
             if pytorch:
                 sides[PYTORCH] = pytorch.reference(network, **kept, **own)
             if pytorch and compiled:
@@ -171,6 +178,8 @@ def run(args: argparse.Namespace) -> int:
             facts.setdefault("statistics", {})[spelled] = counted
         if pytorch and args.checkpoint:
             facts.setdefault(DIFFERING, {})[spelled] = measured.differing
+        elif args.decode_in_boxes and not pytorch:
+            facts.setdefault(BOXES_DIFFER, {})[spelled] = measured.differing
     _publish(args, rows, facts)
     return 0
 
@@ -251,6 +260,8 @@ def _rows(configuration: Mapping[str, int], times: Mapping[str, Summary]) -> lis
             # Of the mean: a frame that is memorised takes longer than the others.
             row[f"{side} mean ms"] = summary.get(stage, {}).get("mean")
             row[f"{side} FPS"] = 1000 / summary[STEP]["mean"] if stage == STEP else None
+        if BOXES in times:
+            row["Faster in boxes"] = exported["mean"] / times[BOXES][stage]["mean"]
         if PYTORCH in times:
             theirs = row[f"{PYTORCH} mean ms"]
             row["Speed-up"] = theirs / exported["mean"] if theirs else None

@@ -114,6 +114,16 @@ def test_exported_model_alone(model, tmp_path, capsys):
     assert len(list(csv.DictReader((output / "fps.csv").open()))) == len(rows)
 
 
+def test_boxes_beside_whole_frames(model, capsys):
+    argv = ["fps", "--model", model, "--no-pytorch", "--memory", "1", "--repeats", "2", "--json"]
+    assert main([*argv, "--decode-in-boxes"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["conditions"][fps.BOXES_DIFFER] == {"objects=1 memory=1": 0.0}
+    encoder, decoder, step = data["timings"]
+    assert encoder["Faster in boxes"] == decoder["Faster in boxes"] == pytest.approx(1)
+    assert step["in boxes FPS"] > 0
+
+
 def test_speed_up(model):
     slow = {
         stage: {"p50": 8.0, "p90": 8.0, "p99": 8.0, "mean": 8.0} for stage in ("encoder", "step")
