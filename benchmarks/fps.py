@@ -19,6 +19,7 @@ from vos_deploy.arguments import frame_size, numbers, positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.runtime import trackers
 from vos_deploy.runtime.backends import DEVICES
 from vos_deploy.runtime.options import add_method_options, configure, given_options
@@ -233,7 +234,7 @@ def import_pytorch() -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"expected PyTorch to compare with, found none ({error}): install it with "
-            'pip install "vos_deploy[export]", or leave it out with --no-pytorch'
+            f"{install('export')}, or leave it out with --no-pytorch"
         ) from error
     return pytorch
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from vos_deploy.arguments import positive
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
+from vos_deploy.runtime.group import Group
 from vos_deploy.runtime.memory.limit import state_bytes
-from vos_deploy.runtime.model import Model
+from vos_deploy.runtime.model import Model, Streams
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--streams", type=positive, default=8, metavar="N", help="videos at a time")
     add("--frames", type=positive, default=160, metavar="N", help="frames of a round, in all")
     add("--rounds", type=positive, default=5, metavar="N", help="rounds; the median counts")
+    add(
+        "--batch",
+        type=positive,
+        metavar="B",
+        help="compare a group whose encoder takes B frames at a time with one that takes 1, and "
+        "with one stream, in one thread (default: a thread for each stream, and no group)",
+    )
     add("--objects", type=positive, default=1, metavar="K", help="number of objects")
     add_segmenter_arguments(parser)
     add_report_arguments(parser, " and ".join(FILES))
@@ -62,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     own = {name: options[name] for name in options if name not in ("device", "threads")}
     clip = [frame for frame, _ in islice(scene(options["size"], args.objects), 16)]
     _, mask = next(scene(options["size"], args.objects))
+    if args.batch is not None:
+        return in_groups(args, bundle, options, own, clip, mask)
     with Model(bundle.path, device=options["device"], threads=options["threads"]) as shared:
         first = started(shared, own, clip, mask)
         one = resident()
@@ -77,19 +87,12 @@ def run(args: argparse.Namespace) -> int:
             segmenter.close()
     allowed = one + (args.streams - 1) * needed
     rows = [
-        {
-            "streams": count,
-            "frames/s": round(statistics.median(each.frames for each in found), 2),
-            "CPU ms per frame": round(statistics.median(each.cpu for each in found), 1),
-            "resident MiB": _mib(held),
-        }
+        {"streams": count, **_medians(found), "resident MiB": _mib(held)}
         for (count, found), held in zip(speeds.items(), (one, many), strict=True)
     ]
     single, summed = (row["frames/s"] for row in rows)
     facts = {
-        **conditions.model(bundle, options),
-        "memory": conditions.memory(bundle, options),
-        "objects": args.objects,
+        **_conditions(args, bundle, options),
         "state of a stream, MiB": _mib(needed),
         "one stream and the states of the others, MiB": _mib(allowed),
         "summed speed": f"{summed / single:.1%} of one stream",
@@ -99,8 +102,40 @@ def run(args: argparse.Namespace) -> int:
     return 0 if many <= allowed and summed >= SHARE * single else 1
 
 
+def in_groups(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    options: dict[str, Any],
+    own: dict[str, Any],
+    clip: Clip,
+    mask: NDArray[np.uint8],
+) -> int:
+    """Streams in groups, with batches and without. Returns the exit code: 0."""
+    cases = list(dict.fromkeys([(1, 1), (args.streams, 1), (args.streams, args.batch)]))
+    speeds: dict[tuple[int, int], list[Speed]] = {case: [] for case in cases}
+    with Model(bundle.path, device=options["device"], threads=options["threads"]) as model:
+        groups = {case: model.group(batch=case[1]) for case in cases}
+        streams = {
+            case: [started(groups[case], own, clip, mask) for _ in range(case[0])] for case in cases
+        }
+        for _ in range(args.rounds):  # in turns, as the load of a machine changes
+            for case, found in speeds.items():
+                found.append(group_speed(groups[case], streams[case], clip, args.frames))
+        for case, group in groups.items():
+            for segmenter in streams[case]:
+                segmenter.close()
+            group.close()
+    rows = [
+        {"streams": count, "frames in a batch": batch, **_medians(found)}
+        for (count, batch), found in speeds.items()
+    ]
+    facts = {**_conditions(args, bundle, options), **conditions.machine()}
+    report.publish(args, FILES, rows, {"conditions": facts, "rows": rows}, report.plain)
+    return 0
+
+
 def started(
-    model: Model, options: dict[str, Any], clip: Clip, mask: NDArray[np.uint8]
+    model: Streams, options: dict[str, Any], clip: Clip, mask: NDArray[np.uint8]
 ) -> Segmenter:
     """A segmenter whose memory is full."""
     segmenter = model.segmenter(**options)
@@ -125,6 +160,34 @@ def speed(pool: ThreadPoolExecutor, streams: Sequence[Segmenter], clip: Clip, fr
     begun, worked = perf_counter(), process_time()
     list(pool.map(follow, streams))
     return Speed(count / (perf_counter() - begun), 1000 * (process_time() - worked) / count)
+
+
+def group_speed(group: Group, streams: Sequence[Segmenter], clip: Clip, frames: int) -> Speed:
+    """Of all streams of a group together, stepped by one thread."""
+    gc.collect()
+    steps = frames // len(streams)
+    begun, worked = perf_counter(), process_time()
+    for frame in _around(clip, steps):
+        group.step(dict.fromkeys(streams, frame))
+    count = steps * len(streams)
+    return Speed(count / (perf_counter() - begun), 1000 * (process_time() - worked) / count)
+
+
+def _medians(found: Sequence[Speed]) -> dict[str, float]:
+    return {
+        "frames/s": round(statistics.median(each.frames for each in found), 2),
+        "CPU ms per frame": round(statistics.median(each.cpu for each in found), 1),
+    }
+
+
+def _conditions(
+    args: argparse.Namespace, bundle: Bundle, options: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        **conditions.model(bundle, options),
+        "memory": conditions.memory(bundle, options),
+        "objects": args.objects,
+    }
 
 
 def _around(clip: Clip, count: int) -> Iterator[NDArray[np.uint8]]:

@@ -13,6 +13,7 @@ from vos_deploy.arguments import frame_size, positive
 from vos_deploy.bundle import bundled_weights, check_replaceable
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.extras import install
 from vos_deploy.files import sha256
 from vos_deploy.manifest import PRECISIONS
 from vos_deploy.methods import METHODS
@@ -91,6 +92,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="frames in memory at most (default: the method's)",
     )
+    add(
+        "--batch",
+        action="store_true",
+        help="an encoder that takes frames of several streams at once, for `Model.group`",
+    )
     add_arguments(parser)
     add("--licence", metavar="TEXT", help="licence of the weights, for the manifest")
     add("--json", action="store_true", help="print the errors as JSON")
@@ -120,7 +126,7 @@ def export_command(args: argparse.Namespace) -> int:
         import torch  # noqa: F401
     except ImportError as error:
         raise InputError(
-            'export needs PyTorch and ONNX; install them with: pip install "vos_deploy[export]"'
+            f"export needs PyTorch and ONNX; install them with: {install('export')}"
         ) from error
     from vos_deploy.models import load_model
 
@@ -148,6 +154,7 @@ def export_command(args: argparse.Namespace) -> int:
             memory_frames=args.memory_frames,
             licence=args.licence,
             calibration=calibrated,
+            batch=args.batch,
         ),
         checkpoint,
         report=lambda comparison: None if args.json else print(comparison),

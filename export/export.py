@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,15 +14,18 @@ from onnx import ModelProto
 from torch import nn
 
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults
+from vos_deploy.errors import InputError
 from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 from vos_deploy.onnx_runtime import import_onnxruntime
+from vos_deploy.runtime.trackers.encoding import ENCODER
 
 from .clip import sample_clip
 from .compress import store_half
-from .graph import GraphSpec, MethodExport
+from .graph import GraphSpec, MethodExport, batched
 from .int8.calibration import Calibration
 from .int8.convert import to_int8
+from .layers import FrameEncoder
 from .to_onnx import tensor_specs, to_onnx
 from .verify import TOLERANCES, Comparison, verify
 
@@ -33,7 +36,8 @@ IOU_LOST = "IoU lost by INT8"
 @dataclass(frozen=True)
 class Options:
     """size: (H, W), or None for any; short_side: default working size where any goes;
-    precision: "fp32", "fp16" or "int8"; calibration: for "int8" alone."""
+    precision: "fp32", "fp16" or "int8"; calibration: for "int8" alone; batch: the encoder takes
+    frames of several streams at once."""
 
     size: tuple[int, int] | None = None
     short_side: int | None = None
@@ -43,6 +47,7 @@ class Options:
     memory_frames: int | None = None
     licence: str | None = None
     calibration: Calibration = field(default_factory=Calibration)
+    batch: bool = False
 
 
 def export(
@@ -109,12 +114,21 @@ def export_graphs(
     stride = find_part(model.method, "EXPORT").stride(model)
     dtype = torch.float16 if options.precision == "fp16" else torch.float32
     specs, models = graph_specs(model, options.precision), {}
+    if options.batch:
+        specs = _batched(model.method, specs)
     for number, (name, spec) in enumerate(specs.items(), start=1):
         stage(f"exporting graph {number} of {len(specs)}: {name}")
         models[name] = to_onnx(spec, options.size, stride, dtype)
         if options.half_storage:
             store_half(models[name])
     return models
+
+
+def _batched(method: str, specs: Mapping[str, GraphSpec]) -> dict[str, GraphSpec]:
+    """The graphs with an encoder of several frames. Raises InputError where there is none."""
+    if ENCODER not in specs or not isinstance(specs[ENCODER].module, FrameEncoder):
+        raise InputError(f"--batch: no graph of {method} takes frames of several streams at once")
+    return {**specs, ENCODER: batched(specs[ENCODER])}
 
 
 def graph_specs(model: Network, precision: str) -> dict[str, GraphSpec]:

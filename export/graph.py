@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from vos_deploy.padding import STRIDE, grid_size
 # A dimension: a number, or the name of one that varies.
 Side = int | str
 
-# Lengths to trace with of the dimensions that vary whatever the frame: objects, those of one bank,
-# memory frames chosen, queries and memory tokens inside boxes, new prototypes of long-term memory.
+# Lengths to trace with of the dimensions that vary whatever the frame: frames of several streams,
+# objects, those of one bank, memory frames chosen, queries and memory tokens inside boxes, new
+# prototypes of long-term memory.
 # All differ, and none is 0 or 1.
-LENGTHS = {"K": 3, "G": 2, "S": 4, "Q": 5, "R": 7, "P": 11}
+LENGTHS = {"B": 6, "K": 3, "G": 2, "S": 4, "Q": 5, "R": 7, "P": 11}
 # Memory frames to trace with: N tokens of the memory are those of T frames. M are those and the
 # prototypes of long-term memory, as many as the tokens of another frame.
 MEMORY_FRAMES = 2
@@ -97,6 +98,15 @@ class GraphSpec:
     inputs: Tensors
     outputs: Tensors
     slack: Mapping[str, Slack] = field(default_factory=dict)
+
+
+def batched(spec: GraphSpec) -> GraphSpec:
+    """The graph of a frame as one of B frames: each tensor has one more axis, the first."""
+
+    def several(tensors: Tensors) -> Tensors:
+        return {n: replace(tensor, shape=("B", *tensor.shape)) for n, tensor in tensors.items()}
+
+    return replace(spec, inputs=several(spec.inputs), outputs=several(spec.outputs))
 
 
 @dataclass(frozen=True)

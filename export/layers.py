@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vos_deploy.models.aggregate import aggregated_odds
 from vos_deploy.models.padding import crop, padding
 from vos_deploy.models.upsample import upsample
 
 
+class FrameEncoder(nn.Module, ABC):
+    """What is computed of a frame alone, or of several frames at once: with a leading axis of B
+    frames, every output has it, too."""
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """uint8 [H, W, 3] or [B, H, W, 3] -> tokens [B, hw, C] and maps [B, C, h, w]."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Of a frame, tokens [hw, C] and maps [1, C, h, w]; of several, these with a leading B."""
+        several, found = image.dim() == 4, self.encode(image)
+        if several:
+            return tuple(x.unsqueeze(1) if x.dim() == 4 else x for x in found)
+        return tuple(x if x.dim() == 4 else x[0] for x in found)
+
+
 def as_frame(image: Tensor) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
-    return image.float().div(255).permute(2, 0, 1).unsqueeze(0)
+    """uint8 [H, W, 3] or [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1]; B is 1 for one frame."""
+    scaled = image.float().div(255)
+    if image.dim() == 4:
+        return scaled.permute(0, 3, 1, 2)
+    return scaled.permute(2, 0, 1).unsqueeze(0)
 
 
 def tokens(features: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ PADDED_ESTIMATE = {"probabilities": float32("1+K", "H16", "W16"), "labels": uint
 
 
 def padded_frame(image: Tensor) -> Tensor:
-    """uint8 [H, W, 3] -> normalised float32 [1, 3, H16, W16]; the padding has the mean colour."""
+    """uint8 [H, W, 3] or [B, H, W, 3] -> normalised float32 [B, 3, H16, W16]; the padding has the
+    mean colour."""
     return pad_to_stride(normalize(as_frame(image)), STRIDE)[0]
 
 

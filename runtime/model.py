@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from threading import RLock, get_ident
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -14,10 +15,66 @@ from . import backends
 from .memory.limit import MemoryLimit, parse_bytes
 
 if TYPE_CHECKING:
+    from .group import Group
     from .segmenter import Segmenter
 
 
-class Model:
+class Streams(ABC):
+    """What segmenters share: a model, or a group of its streams.
+
+    bundle: the model on disk. memory: what the streams may take.
+    """
+
+    bundle: Bundle
+    memory: MemoryLimit
+
+    def segmenter(
+        self,
+        *,
+        memory_every: int | None = None,
+        memory_frames: int | Literal["unlimited"] | None = None,
+        size: int | Size | None = None,
+        setting: str | None = None,
+        **options: Any,
+    ) -> Segmenter:
+        """A segmenter for one more stream of frames; arguments and errors as of `Segmenter`."""
+        from .segmenter import Segmenter
+
+        return Segmenter(
+            self,
+            memory_every=memory_every,
+            memory_frames=memory_frames,
+            size=size,
+            setting=setting,
+            **options,
+        )
+
+    def load(self, path: str | os.PathLike[str], **options: Any) -> Segmenter:
+        """The segmenter that was saved to a file; options and errors as of `Segmenter.load`."""
+        from .segmenter import Segmenter
+
+        return Segmenter.load(path, self, **options)
+
+    @abstractmethod
+    def lend(self) -> backends.Backend:
+        """What a new segmenter runs on, for the thread that calls."""
+
+    @abstractmethod
+    def take_back(self, backend: backends.Backend) -> None:
+        """What a segmenter ran on that is closed now."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the device holds. Segmenters that are open stay so, and no more are made."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Model(Streams):
     """Holds weights, and the sessions or engines that run them, once.
 
         model = vos_deploy.Model("stm/")
@@ -61,35 +118,13 @@ class Model:
         """What the model runs on, with "auto" resolved."""
         return self._first.device
 
-    def segmenter(
-        self,
-        *,
-        memory_every: int | None = None,
-        memory_frames: int | Literal["unlimited"] | None = None,
-        size: int | Size | None = None,
-        setting: str | None = None,
-        **options: Any,
-    ) -> Segmenter:
-        """A segmenter for one more stream of frames; arguments and errors as of `Segmenter`."""
-        from .segmenter import Segmenter
+    def group(self, batch: int | None = None) -> Group:
+        """Streams that are stepped together; arguments and errors as of `Group`."""
+        from .group import Group
 
-        return Segmenter(
-            self,
-            memory_every=memory_every,
-            memory_frames=memory_frames,
-            size=size,
-            setting=setting,
-            **options,
-        )
-
-    def load(self, path: str | os.PathLike[str], **options: Any) -> Segmenter:
-        """The segmenter that was saved to a file; options and errors as of `Segmenter.load`."""
-        from .segmenter import Segmenter
-
-        return Segmenter.load(path, self, **options)
+        return Group(self, batch)
 
     def lend(self) -> backends.Backend:
-        """What a new segmenter runs on, for the thread that calls."""
         with self._lock:
             if self._closed:
                 raise InputError("the model is closed: make another one")
@@ -100,7 +135,6 @@ class Model:
             return self._first
 
     def take_back(self, backend: backends.Backend) -> None:
-        """What a segmenter ran on that is closed now."""
         with self._lock:
             if backend is self._first and not self._closed:
                 self._lent = False
@@ -117,12 +151,6 @@ class Model:
             if self._lent:
                 return  # it is closed when it comes back
         self._first.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def load(model: str | os.PathLike[str] | Bundle | None) -> Bundle:

@@ -1,7 +1,7 @@
 """The loop: frames and masks in, object ids out. Knows no method."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Literal, Self
@@ -11,25 +11,24 @@ from numpy.typing import NDArray
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
-from vos_deploy.frames import Size, check_frame, working_size
-from vos_deploy.prompts import Prompt, mask_of
+from vos_deploy.frames import Size, working_size
+from vos_deploy.prompts import Prompt
 
 from . import backends, trackers
 from .focus import Focus, boxes
 from .geometry import Geometry
 from .memory.bank import MemoryState
 from .memory.cap import planned
-from .model import Model, load
-from .objects.drawn import check_drawn, check_visible
-from .objects.estimate import most_likely
-from .objects.followed import FollowedObjects
+from .model import Model, Streams, load
+from .objects.drawn import check_visible
 from .objects.parked import ParkedObjects
 from .objects.slots import ObjectManager
 from .settings import Settings
 from .state.saving import Saved
+from .stepping import Stepping
 
 
-class Segmenter(FollowedObjects, Saved):
+class Segmenter(Stepping, Saved):
     """Follows marked objects through a video, frame by frame.
 
         segmenter = vos_deploy.Segmenter("stm/")
@@ -44,7 +43,7 @@ class Segmenter(FollowedObjects, Saved):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Bundle | Model | None = None,
+        model: str | os.PathLike[str] | Bundle | Streams | None = None,
         *,
         device: str | backends.BackendMaker = "auto",
         memory_every: int | None = None,
@@ -62,7 +61,8 @@ class Segmenter(FollowedObjects, Saved):
 
         Args:
             model: a model folder, or a `.plan` file built from one; None for the demonstration
-                model that ships with the package; or a `Model`, which has its device and threads.
+                model that ships with the package; or a `Model` or a `Group`, which has its device
+                and threads.
             device: one of `vos_deploy.runtime.backends.DEVICES`, or what makes another backend.
                 "auto" is TensorRT for a plan; for a folder CUDA where there is one, or the CPU.
                 On a GPU, use and close the segmenter in the thread that made it.
@@ -89,17 +89,17 @@ class Segmenter(FollowedObjects, Saved):
             InputError: another argument is wrong, the inference engine is not installed, or the
                 memory limit of the model leaves no room.
         """
-        self.bundle = model.bundle if isinstance(model, Model) else load(model)
+        self.bundle = model.bundle if isinstance(model, Streams) else load(model)
         given = {"memory_every": memory_every, **options}
         self._settings = Settings.of(
             self.bundle, given, memory_frames, size, setting, memory_policy, memory_mib, focus,
             decode_in_boxes,
         )  # fmt: skip
-        self._shares = isinstance(model, Model)
-        if isinstance(model, Model):
+        self._shares = isinstance(model, Streams)
+        if isinstance(model, Streams):
             if device != "auto" or threads is not None:
                 raise InputError("device and threads are the Model's: give them to it")
-            self._model = model
+            self._model: Streams = model
         else:
             self._model = Model(self.bundle, device=device, threads=threads)
         self._model.memory.check(self._settings)
@@ -151,36 +151,16 @@ class Segmenter(FollowedObjects, Saved):
                 with a prompt (a `PromptError`), or the model takes fewer objects. The state is as
                 before the step.
         """
-        started = perf_counter()
-        if self._closed:
-            raise InputError("the segmenter is closed: make another one")
-        frame = check_frame(frame)
-        size = frame.shape[0], frame.shape[1]
-        if prompts is not None:
-            if mask is not None or objects is not None:
-                raise InputError("give a mask or prompts in a step, not both")
-            mask = mask_of(frame, prompts, self._known(size))
-        drawn = self._check_drawn(size, mask, objects)
-        geometry, tracker = self._start(size)
-        aimed = self._aim(geometry, drawn)
-        if drawn is not None:
-            self._check_visible(aimed, *drawn)
-            self._parked.resume(set(drawn[1]) & set(self._parked.ids))
-        move = geometry.move_to(aimed)
-        geometry = self._geometry = aimed
-        image = geometry.fit_frame(frame, tracker.incoming)
-        prepared = perf_counter()
+        ready = self._check(frame, mask, objects, prompts)
         self._backend.timings.clear()
-        self._probabilities = None
-        self._parked.step(tracker, image, move)
+        self._advance(ready)
+        ready.tracker.follow()
         segmented, waited = perf_counter(), self._backend.waited
-        if drawn is not None:
-            self._annotate(geometry, tracker, *drawn)
-        labels = self._labels(geometry, tracker)
+        labels = self._finish(ready)
         # A GPU works on the graphs while we wait for it: that time is theirs.
         waiting = self._backend.waited - waited
         self.timings = {
-            "prepare": prepared - started,
+            "prepare": ready.seconds,
             **self._backend.timings,
             "finish": perf_counter() - segmented - waiting,
         }
@@ -202,12 +182,17 @@ class Segmenter(FollowedObjects, Saved):
         geometry, tracker = self._geometry, self._tracker
         if geometry is None or tracker is None:
             raise InputError("there is no frame to mark yet: call step(frame, mask)")
-        drawn = self._check_drawn(geometry.frame, mask, objects)
-        assert drawn is not None
-        self._parked.check_markable(drawn[1])
-        if self._focus is not None:
-            self._focus.check_shown(boxes(*drawn))
-        self._check_visible(geometry, *drawn)
+        held = self._model.memory.held(self)
+        try:
+            drawn = self._check_drawn(geometry.frame, mask, objects)
+            assert drawn is not None
+            self._parked.check_markable(drawn[1])
+            if self._focus is not None:
+                self._focus.check_shown(boxes(*drawn))
+            check_visible(*drawn, geometry)
+        except BaseException:
+            self._model.memory.restore(self, held)
+            raise
         self._annotate(geometry, tracker, *drawn)
         return self._labels(geometry, tracker)
 
@@ -278,70 +263,3 @@ class Segmenter(FollowedObjects, Saved):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _check_drawn(
-        self, size: Size, mask: NDArray[Any] | None, objects: Iterable[int] | None
-    ) -> tuple[NDArray[np.uint8], list[int]] | None:
-        """What is drawn and which ids count, if there is a mask; and whether there is room."""
-        known, most = self._objects.ids, self.bundle.max_objects
-        drawn = check_drawn(mask, objects, size, known, most, first=self._geometry is None)
-        if drawn is not None:
-            count = len({*known, *self._parked.ids, *drawn[1]})
-            self._model.memory.reserve(self, self._settings, size, count)
-        return drawn
-
-    def _check_visible(
-        self, geometry: Geometry, mask: NDArray[np.uint8], ids: Sequence[int]
-    ) -> None:
-        try:
-            check_visible(mask, ids, geometry)
-        except InputError:
-            if not self._objects.ids:
-                self.reset()  # the next frame may be of another size
-            raise
-
-    def _known(self, size: Size) -> NDArray[np.uint8] | None:
-        """Where the objects were last, uint8 [H, W]; None for none, and for another size."""
-        geometry, tracker = self._geometry, self._tracker
-        if geometry is None or tracker is None or geometry.frame != size:
-            return None
-        return self._labels(geometry, tracker)
-
-    def _start(self, size: Size) -> tuple[Geometry, trackers.Tracker]:
-        """Geometry and tracker of the video, made by the size (H, W) of its first frame."""
-        if self._geometry is None or self._tracker is None:
-            geometry = Geometry(size, self._settings.size)
-            self._tracker = self._settings.tracker(self._backend, geometry.working)
-            self._geometry = geometry
-            self._focus = Focus(size, geometry.working) if self._settings.focus else None
-        elif size != self._geometry.frame:
-            expected = "x".join(map(str, self._geometry.frame))
-            found = "x".join(map(str, size))
-            raise InputError(
-                f"the frame must be {expected} (height x width) like the first one, got {found}: "
-                "resize it, call resize() if all are larger or smaller from now on, or reset() to "
-                "start another video"
-            )
-        return self._geometry, self._tracker
-
-    def _aim(
-        self, geometry: Geometry, drawn: tuple[NDArray[np.uint8], list[int]] | None
-    ) -> Geometry:
-        """The part of the next frame to work on."""
-        if self._focus is None:
-            return geometry
-        marked = {} if drawn is None else boxes(*drawn)
-        return geometry.at(self._focus.aim([*self._objects.ids, *self._parked.returning], marked))
-
-    def _labels(self, geometry: Geometry, tracker: trackers.Tracker) -> NDArray[np.uint8]:
-        """Object ids of the current frame, uint8 [H, W]."""
-        if not self._objects.ids:
-            return np.zeros(geometry.frame, np.uint8)
-        if self._probabilities is not None:
-            slots = most_likely(self._probabilities)
-        else:
-            slots = geometry.slots(tracker.view()) if geometry.resizes else tracker.label_map()
-        labels = self._objects.labels(slots)
-        if self._focus is not None:
-            self._focus.see(geometry.crop, labels, self._objects.ids)
-        return labels

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vos_deploy.errors import InputError, ModelError, VosDeployError
     from vos_deploy.masks import overlay, read_mask, write_mask
     from vos_deploy.prompts import Prompt
+    from vos_deploy.runtime.group import Group, GroupError
     from vos_deploy.runtime.model import Model
     from vos_deploy.runtime.segmenter import Segmenter
     from vos_deploy.video import open_source
@@ -18,6 +19,8 @@ __version__ = version("vos_deploy")
 # Name -> its module. Imported when first asked for (PEP 562): every stage imports this package, and
 # few need video or inference.
 _HOMES = {
+    "Group": "runtime.group",
+    "GroupError": "runtime.group",
     "InputError": "errors",
     "MaskFolderWriter": "writers",
     "Model": "runtime.model",
@@ -33,6 +36,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Group",
+    "GroupError",
     "InputError",
     "MaskFolderWriter",
     "Model",

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from . import plan
 from .errors import ModelError
+from .extras import UPGRADE
 from .files import sha256
 from .manifest import (
     Engines,
@@ -233,7 +234,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if version > VERSION:
         raise ModelError(
             f"{folder} is a model of format version {version}, and this vos_deploy reads up to "
-            f"version {VERSION}; upgrade with: pip install --upgrade vos_deploy"
+            f"version {VERSION}; upgrade with: {UPGRADE}"
         )
     return manifest
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from . import plan
 from .errors import ModelError
+from .extras import UPGRADE
 from .methods import BUNDLED_WEIGHTS
 from .plan import MANIFEST
 
@@ -105,7 +106,7 @@ def read_precision(fields: Fields) -> str:
     if precision not in PRECISIONS:
         raise ModelError(
             f"{fields.path} is of precision {precision!r}, and this vos_deploy knows "
-            f"{', '.join(PRECISIONS)}; upgrade with: pip install --upgrade vos_deploy"
+            f"{', '.join(PRECISIONS)}; upgrade with: {UPGRADE}"
         )
     return precision
 

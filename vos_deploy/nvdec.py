@@ -16,6 +16,7 @@ import numpy as np
 from vos_deploy.arguments import HIGHEST_RATE
 from vos_deploy.captures import Picture
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 
 
 class NvidiaCapture:
@@ -57,7 +58,7 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"--decoder nvdec needs PyNvVideoCodec and an NVIDIA driver ({error}): install it with "
-            'pip install "vos_deploy[nvdec]", or leave --decoder out'
+            f"{install('nvdec')}, or leave --decoder out"
         ) from error
 
 

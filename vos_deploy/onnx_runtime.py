@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from .errors import InputError
+from .extras import install
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise InputError(
-            f'ONNX Runtime cannot be imported ({error}); install it with: pip install "vos_deploy'
-            '[cpu]", or with an NVIDIA GPU: pip install "vos_deploy[gpu]"'
+            f"ONNX Runtime cannot be imported ({error}); install it with: {install('cpu')}, or "
+            f"with an NVIDIA GPU: {install('gpu')}"
         ) from error
     if _installed("onnxruntime") and _installed("onnxruntime-gpu"):
         # Harmless where the one with CUDA won, and to be known where it did not.

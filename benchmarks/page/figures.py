@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 
 WIDTH, HEIGHT = 7.6, 3.6  # inches
 STYLE: dict[Any, Any] = {
@@ -42,7 +43,7 @@ def import_matplotlib() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError(f"figures need: pip install 'vos_deploy[report]' ({error})") from error
+        raise InputError(f"figures need: {install('report')} ({error})") from error
     return Figure
 
 

@@ -21,7 +21,7 @@ from vos_deploy.models.imsfr import IMSFR, TRUNK_CHANNELS
 from vos_deploy.models.shared_keys import memory_read, others_of
 
 from ..graph import IMAGE, GraphSpec, MethodExport, Slack, float32, floating, int64
-from ..layers import tokens
+from ..layers import FrameEncoder, tokens
 from ..ops import SIMILARITY, Op, read
 from ..shared_keys import (
     PADDED_ESTIMATE,
@@ -64,17 +64,17 @@ MEMORY_READ_FRAMES = Op(
 )
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: IMSFR) -> None:
         super().__init__()
         self.model = model
         self.compress = SplitResBlock(model.decoder.compress, model.config["dim"])
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.model.encode(padded_frame(image))
         skips = self.model.decoder.skips(features.f8, features.f4)
         shared16 = self.compress.shared(features.key)
-        return tokens(features.key)[0], features.f16, shared16, *skips
+        return tokens(features.key), features.f16, shared16, *skips
 
 
 class MemorizeGraph(nn.Module):

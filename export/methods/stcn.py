@@ -19,7 +19,7 @@ from vos_deploy.models.shared_keys import Decoder, others_of
 from vos_deploy.models.stcn import STCN
 
 from ..graph import IMAGE, GraphSpec, MethodExport, Slack, float32, floating, int64
-from ..layers import tokens
+from ..layers import FrameEncoder, tokens
 from ..shared_keys import (
     PADDED_ESTIMATE,
     MemoryReadGraph,
@@ -29,16 +29,16 @@ from ..shared_keys import (
 )
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: STCN, compress: SplitResBlock) -> None:
         super().__init__()
         self.model = model
         self.compress = compress
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         frame = self.model.encode_key(padded_frame(image))
         skips = self.model.decoder.skips(frame.f8, frame.f4)
-        return tokens(frame.key.float())[0], frame.f16, self.compress.shared(frame.value), *skips
+        return tokens(frame.key.float()), frame.f16, self.compress.shared(frame.value), *skips
 
 
 class MemorizeGraph(nn.Module):

@@ -19,20 +19,20 @@ from vos_deploy.models.padding import pad_to_stride
 from vos_deploy.models.stm import STM, memory_read
 
 from ..graph import ESTIMATE, IMAGE, GraphSpec, MethodExport, float32, floating
-from ..layers import as_frame, estimate, tokens
+from ..layers import FrameEncoder, as_frame, estimate, tokens
 from ..ops import MEMORY_READ, read
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: STM) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         frame = pad_to_stride(as_frame(image), self.model.config["stride"])[0]
         query = self.model.encode_query(frame)
         decoder = self.model.Decoder
-        return tokens(query.key)[0], query.value, *decoder.skips(query.r3, query.r2)
+        return tokens(query.key), query.value, *decoder.skips(query.r3, query.r2)
 
 
 class MemorizeGraph(nn.Module):

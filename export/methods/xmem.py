@@ -25,23 +25,23 @@ from vos_deploy.models.xmem import TRUNK_CHANNELS, XMem
 
 from ..anisotropic import memory_graphs
 from ..graph import IMAGE, GraphSpec, MethodExport, Slack, float32, floating, int64
-from ..layers import tokens
+from ..layers import FrameEncoder, tokens
 from ..shared_keys import PADDED_ESTIMATE, SplitResBlock, estimate, padded_frame
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: XMem, join: SplitResBlock) -> None:
         super().__init__()
         self.model = model
         self.join = join
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         frame = self.model.encode_key(padded_frame(image))
         key, shrinkage, selection = (
-            tokens(x.float())[0] for x in (frame.key, frame.shrinkage, frame.selection)
+            tokens(x.float()) for x in (frame.key, frame.shrinkage, frame.selection)
         )
         skips = self.model.decoder.skips(frame.f8, frame.f4)
-        row = torch.cat([key, shrinkage], 1)
+        row = torch.cat([key, shrinkage], -1)
         return key, selection, row, frame.f16, self.join.shared(frame.f16), *skips
 
 

@@ -67,6 +67,11 @@ class Backend(ABC):
         """
         raise InputError(f"{type(self).__name__} runs one stream of frames only")
 
+    def companion(self) -> "Backend":
+        """A backend of another stream, whose arrays are this one's, too. On a GPU, where both
+        belong to one thread, it is this one itself."""
+        return self
+
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """A new array on the device, its contents undefined."""

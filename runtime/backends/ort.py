@@ -50,6 +50,10 @@ class OnnxRuntimeBackend(Backend):
     def fork(self) -> Self:
         return type(self)(self.bundle, self.threads, Loaded(dict(self._sessions), self._turns))
 
+    def companion(self) -> Self:
+        # NumPy arrays are everybody's; what binds them to a session is for one thread at a time.
+        return self.fork()
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.empty(shape, dtype)
 

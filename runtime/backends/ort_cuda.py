@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.extras import install
 from vos_deploy.onnx_runtime import import_onnxruntime
 
 from .base import Array
@@ -56,8 +57,8 @@ class OrtCudaBackend(GpuBackend):
         runtime = import_onnxruntime()
         if self.provider not in runtime.get_available_providers():
             raise InputError(
-                "the installed ONNX Runtime has no CUDA support: uninstall onnxruntime, then: pip "
-                'install "vos_deploy[gpu]"'
+                "the installed ONNX Runtime has no CUDA support: uninstall onnxruntime, then: "
+                f"{install('gpu')}"
             )
         _prepare(runtime)
         super().__init__(bundle, threads, device)

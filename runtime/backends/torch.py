@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 
 from .base import Array, Backend
 
@@ -121,8 +122,7 @@ def import_torch() -> Any:
         import torch
     except ImportError as error:
         raise InputError(
-            f'PyTorch cannot be imported ({error}); install it with: pip install "vos_deploy'
-            '[export]"'
+            f"PyTorch cannot be imported ({error}); install it with: {install('export')}"
         ) from error
     return torch
 

@@ -44,8 +44,9 @@ SINGLE = (
     *("save_frame", "no_masks", "fps", "audio", "frames", "rate"),
     *("remove", "pause", "box", "point", "not_point"),
 )
-# What a single video does not take. (--workers and --checkpoint-every have defaults.)
-SEVERAL = ("ray", "gpus_per_worker", "resume", "layout", "set")
+# What a single video does not take.
+SEVERAL = (*("workers", "ray", "gpus_per_worker", "resume", "checkpoint_every", "layout", "set"),)
+CHECKPOINT_EVERY = 30.0  # seconds
 REFRESH = 0.5  # seconds between looks at the bar
 
 
@@ -63,7 +64,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
         "addresses on storage, such as s3://bucket/videos. With --serve the folder whose videos "
         "the page may open",
     )
-    add("--workers", type=positive, default=1, metavar="N", help="processes side by side")
+    add("--workers", type=positive, metavar="N", help="processes side by side (default: 1)")
     add(
         "--ray",
         nargs="?",
@@ -87,9 +88,9 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--checkpoint-every",
         type=_amount,
-        default=30.0,
         metavar="SECONDS",
-        help="how much work of a video is lost at most when a run is killed",
+        help="how much work of a video is lost at most when a run is killed (default: "
+        f"{CHECKPOINT_EVERY:g})",
     )
     add(
         "--layout",
@@ -123,14 +124,17 @@ def run_batch(args: argparse.Namespace) -> int:
         binary=args.binary_mask,
         objects=None if args.objects is None else tuple(args.objects),
         resume=args.resume,
-        checkpoint_every=args.checkpoint_every,
+        checkpoint_every=CHECKPOINT_EVERY
+        if args.checkpoint_every is None
+        else args.checkpoint_every,
         batch=uuid.uuid4().hex,
     )
     _check_options(work)
+    workers = min(args.workers or 1, len(jobs))
     if args.ray is None:
-        return _run(args, Pool(work, min(args.workers, len(jobs))), jobs)
+        return _run(args, Pool(work, workers), jobs)
     with connected(args.ray or None):
-        return _run(args, RayPool(work, min(args.workers, len(jobs)), args.gpus_per_worker), jobs)
+        return _run(args, RayPool(work, workers, args.gpus_per_worker), jobs)
 
 
 def _run(args: argparse.Namespace, pool: Pool | RayPool, jobs: list[Job]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vos_deploy.commands import setup_logging
 from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.extras import install
 
 from .jobs import Job
 from .lock import worker_lock
@@ -85,21 +86,38 @@ class RayPool:
     def run(self, jobs: Sequence[Job], tell: Tell, done: Callable[[Result], None]) -> None:
         """Work on all jobs. `done` is called in this thread, as results come; `tell` never.
 
+        Ray gives up on a video that it had to give again too often. Either the video ends every
+        worker, or a machine was lost: calls to one that cannot be reached count, too, and Ray does
+        not say which it was. So what has no result is given in another pass, and in one more as
+        long as a pass gets any further. A video that failed by itself has a result.
+
         Raises VosDeployError if no worker can begin, or Ray ends the run.
         """
-        ray = import_ray()
-        given = {job.name: job for job in jobs}
+        left = {job.name: job for job in jobs}
+        passes, going_on = 0, True
+        while left and (going_on or passes < 2):
+            if passes:
+                logger.warning("lost with their workers, and given again: %s", ", ".join(left))
+            going_on = self._pass(left, done)
+            passes += 1
+        for job in left.values():
+            reason = "its worker ended each time, perhaps for want of memory: see Ray's log"
+            done(Result.of(job, FAILED, reason=reason))
+
+    def _pass(self, left: dict[str, Job], done: Callable[[Result], None]) -> bool:
+        """Take the jobs that there are results of out of those that are left; whether any were.
+
+        Raises VosDeployError if Ray ended the pass before the first one."""
+        ray, before = import_ray(), len(left)
         try:
-            for row in self._results(jobs):
-                del given[row["name"]]
+            for row in self._results(list(left.values())):
+                del left[row["name"]]
                 done(Result(**row))
         except ray.exceptions.RayError as error:
-            raise VosDeployError(f"Ray ended the run: {_cause(error)}") from error
-        for job in given.values():
-            reason = (
-                f"its worker ended {RETRIES + 1} times, perhaps for want of memory: see Ray's log"
-            )
-            done(Result.of(job, FAILED, reason=reason))
+            if len(left) == before:
+                raise VosDeployError(f"Ray ended the run: {_cause(error)}") from error
+            logger.warning("Ray ended a pass over the videos: %s", _cause(error))
+        return len(left) < before
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         data = import_ray().data
@@ -154,7 +172,7 @@ def import_ray() -> Any:
         import ray.data
         import ray.exceptions
     except ImportError as error:
-        raise InputError(f"--ray needs: pip install 'vos_deploy[ray]' ({error})") from error
+        raise InputError(f"--ray needs: {install('ray')} ({error})") from error
     return ray
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from vos_deploy.errors import InputError, VosDeployError
+from vos_deploy.extras import install
 
 
 def location(text: str) -> Path:
@@ -30,7 +31,7 @@ def location(text: str) -> Path:
         from upath import UPath
     except ImportError as error:
         raise InputError(
-            f"{text} is an address on storage, which needs: pip install 'vos_deploy[ray]'"
+            f"{text} is an address on storage, which needs: {install('ray')}"
         ) from error
     try:
         return cast(Path, UPath(text))

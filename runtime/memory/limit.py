@@ -74,6 +74,34 @@ class MemoryLimit:
             working = working_size(frame, settings.size)
             self._held[stream] = self._fitting(stream, settings, working, objects)
 
+    def held(self, stream: object) -> int | None:
+        """Bytes that are held for a stream; None for nothing."""
+        with self._lock:
+            return self._held.get(stream)
+
+    def restore(self, stream: object, held: int | None) -> None:
+        """Hold for a stream what was held before, as `held` said."""
+        with self._lock:
+            if held is None:
+                self._held.pop(stream, None)
+            else:
+                self._held[stream] = held
+
+    def take(self, holder: object, what: str, needed: int) -> None:
+        """Hold so many bytes for something that is no stream, instead of what it held before.
+        Raises NoRoom if they are not left."""
+        if self.limit is None:
+            return
+        with self._lock:
+            others = sum(held for other, held in self._held.items() if other is not holder)
+            left = max(self.limit - self._model - others, 0)
+            if needed > left:
+                raise NoRoom(
+                    f"{what} need {_mib(needed)}, and {_mib(left)} are left of the memory limit of "
+                    f"{_mib(self.limit)}"
+                )
+            self._held[holder] = needed
+
     def release(self, stream: object) -> None:
         """The stream holds nothing any more."""
         with self._lock:

@@ -106,15 +106,17 @@ class ParkedObjects:
                 if object_id in waiting:
                     waiting.remove(object_id)
 
-    def step(self, tracker: "Tracker", image: NDArray[np.uint8], move: Move | None = None) -> None:
-        """Step the tracker to the next image, uint8 [H, W, 3], and let objects go and come. `move`:
-        what is seen moves in it."""
+    def advance(
+        self, tracker: "Tracker", image: NDArray[np.uint8], move: Move | None = None
+    ) -> None:
+        """Have the tracker go on to the next image, uint8 [H, W, 3], and let objects go and come.
+        `move`: what is seen moves in it."""
         if move is not None:
             for object_id, one in self._parked.items():
                 self._parked[object_id] = replace(one, plane=move.apply(one.plane, 1, 0))
         slots = [self._objects.slot(object_id) for object_id in self.leaving]
         coming = [self._parked.pop(object_id) for object_id in self.returning]
-        parked = tracker.step(image, slots, coming, move)
+        parked = tracker.advance(image, slots, coming, move)
         self._parked.update(zip(self.leaving, parked, strict=True))
         self._objects.remove(self.leaving)
         self._objects.add(self.returning)

@@ -14,6 +14,7 @@ from types import FrameType
 from urllib.parse import quote
 
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 
 from ..segmenter import Segmenter
 from ..web.listening import LOOPBACK, SHORTEST_TOKEN, address, check_token, listen, port
@@ -70,7 +71,7 @@ def serve(args: argparse.Namespace, make: Callable[[], Segmenter]) -> int:
         from .session import Session
     except ImportError as error:
         raise InputError(
-            f'the page needs {error.name}, which is not installed: pip install "vos_deploy[page]"'
+            f"the page needs {error.name}, which is not installed: {install('page')}"
         ) from error
     catalogue = Catalogue(args.videos, args.video)
     listening = listen(args.host, args.serve, "--serve")

@@ -23,7 +23,8 @@ from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.masks import check_mask
 from vos_deploy.prompts import Prompt
 
-from ..web.requests import LARGEST_MASK, Body, TooLarge, read_body, read_bytes, read_mask_upload
+from ..web.pictures import read_mask
+from ..web.requests import LARGEST_MASK, Body, TooLarge, read_body, read_bytes
 from . import exports
 from .catalogue import Catalogue
 from .changes import Changes
@@ -38,6 +39,7 @@ STATIC = Path(__file__).parent / "static"
 # At most so often is a page told of changes, in seconds; and at least, so that the far end shows.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.03, 15.0
 NEVER = {"cache-control": "no-store"}
+MOST_PIXELS = 2**26  # of a mask: twice those of 8K
 
 
 class _Number(IntegerConvertor):
@@ -177,9 +179,9 @@ class Server:
         return await self._mark(body, lambda c: c.marks.point(prompt))
 
     async def upload(self, request: Request) -> Response:
-        """A mask of the frame, as a picture."""
+        """A mask of the frame, as a PNG or JPEG."""
         content = await read_bytes(request, LARGEST_MASK)
-        mask = await run_in_threadpool(read_mask_upload, content)
+        mask = await run_in_threadpool(read_mask, content, MOST_PIXELS)
         try:
             frame = int(request.query_params["frame"])
         except (KeyError, ValueError):

@@ -207,7 +207,7 @@ class Application:
             raise Refusal(415, "the body must not be compressed: leave out Content-Encoding")
         length = request.headers.get("content-length", "0")
         if len(length) > 15 or int(length) > most:
-            raise TooLarge(most)
+            raise TooLarge.body(most)
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 return await read_bytes(request, most)

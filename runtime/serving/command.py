@@ -13,6 +13,7 @@ from pathlib import Path
 from vos_deploy.arguments import positive
 from vos_deploy.commands import Parser, run_command, setup_logging
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.options import add_flags
 
 from ..arguments import add_segmenter_arguments, segmenter_options
@@ -49,8 +50,7 @@ def _main(argv: Sequence[str]) -> int:
         from .workers import Workers
     except ImportError as error:
         raise InputError(
-            f"the server needs {error.name}, which is not installed: pip install "
-            '"vos_deploy[serve]"'
+            f"the server needs {error.name}, which is not installed: {install('serve')}"
         ) from error
     # When each counter began: as many lines again, that hardly anybody reads.
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]

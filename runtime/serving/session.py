@@ -16,10 +16,10 @@ from vos_deploy.masks import object_ids
 from vos_deploy.prompts import mask_of
 
 from ..segmenter import Segmenter
+from ..web.pictures import read_frame, read_mask
 from .answers import Answer, encode
 from .bodies import Given
 from .limits import Limits
-from .pictures import read_frame, read_mask
 from .trim import trim
 from .turns import Turns
 from .workers import Lane

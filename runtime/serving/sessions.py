@@ -34,7 +34,7 @@ class Sessions:
         self._workers, self._limits, self._metrics = workers, limits, metrics
         self._defaults = defaults
         self._by_id: dict[str, Session] = {}
-        self._opening = 0
+        self._opening = self._leaving = 0
         self._closing: set[asyncio.Task[None]] = set()
         metrics.watch(
             lambda: len(self._by_id),
@@ -46,11 +46,12 @@ class Sessions:
         """A new session. Raises Busy where there are as many as may be, and what
         `Model.segmenter` raises."""
         limit = self._limits.max_sessions
-        if len(self._by_id) + self._opening >= limit:
+        # Those that are being closed hold their memory still.
+        if len(self._by_id) + self._opening + self._leaving >= limit:
             raise Busy(
                 f"there are {limit} sessions, as many as may be: delete one, or wait until one is "
                 "dropped",
-                self._until_one_is_idle(),
+                self._until_there_is_room(),
             )
         lane = self._workers.lane()
         self._opening += 1
@@ -83,10 +84,12 @@ class Sessions:
         if self._by_id.pop(session.id, None) is None:
             return
         session.turns.ended = True
+        self._leaving += 1
         try:
             async with session.turns.working:
                 await session.lane.run(session.close)
         finally:
+            self._leaving -= 1
             session.lane.sessions -= 1
             self._metrics.closed.labels(reason).inc()
 
@@ -118,5 +121,7 @@ class Sessions:
         """In how many seconds it is dropped, if nobody asks for it."""
         return max(0.0, session.used + self._limits.idle_timeout - monotonic())
 
-    def _until_one_is_idle(self) -> float:
+    def _until_there_is_room(self) -> float:
+        if self._leaving:
+            return 0.0
         return min((self.left(session) for session in self._by_id.values()), default=0.0)

@@ -14,7 +14,7 @@ from .. import trackers
 from ..backends import Backend, BackendMaker
 from ..focus import Focus
 from ..geometry import Geometry
-from ..model import Model
+from ..model import Streams
 from ..model import load as load_model
 from ..objects.parked import ParkedObjects
 from ..settings import Settings
@@ -32,7 +32,7 @@ class Saved(ABC):
 
     bundle: Bundle
     _settings: Settings
-    _model: Model
+    _model: Streams
     _backend: Backend
     _geometry: Geometry | None
     _tracker: trackers.Tracker | None
@@ -75,7 +75,7 @@ class Saved(ABC):
     def load(
         cls,
         path: str | os.PathLike[str],
-        model: str | os.PathLike[str] | Model | None = None,
+        model: str | os.PathLike[str] | Streams | None = None,
         *,
         device: str | BackendMaker = "auto",
         threads: int | None = None,
@@ -92,10 +92,10 @@ class Saved(ABC):
         Raises InputError if the file is damaged, newer, or of another model.
         """
         saved = SavedState.read(path)
-        bundle = model.bundle if isinstance(model, Model) else load_model(model)
+        bundle = model.bundle if isinstance(model, Streams) else load_model(model)
         arguments = saved.check(bundle, options)
         make: Any = cls  # `Segmenter`, which knows these arguments
-        shared = model if isinstance(model, Model) else bundle
+        shared = model if isinstance(model, Streams) else bundle
         segmenter: Self = make(shared, device=device, threads=threads, **arguments)
         try:
             segmenter._restore(saved)

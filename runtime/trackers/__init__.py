@@ -2,6 +2,7 @@
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import ModelError
+from vos_deploy.extras import UPGRADE
 from vos_deploy.methods import METHODS, find_part
 
 from .base import Tracker
@@ -22,7 +23,7 @@ def find(bundle: Bundle) -> type[Tracker]:
     if bundle.method not in METHODS:
         raise ModelError(
             f"the method of {bundle.path} must be one of {', '.join(METHODS)}, got "
-            f"{bundle.method!r}; a newer version may have it: pip install --upgrade vos_deploy"
+            f"{bundle.method!r}; a newer version may have it: {UPGRADE}"
         )
     tracker: type[Tracker] = find_part(bundle.method, "TRACKER")
     missing = [name for name in tracker.graphs if name not in bundle.graphs]

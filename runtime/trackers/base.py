@@ -19,6 +19,7 @@ from ..memory.bank import MemoryPolicy, MemoryState
 from ..memory.eviction import OLDEST, STRIDE
 from ..objects.estimate import blank, release
 from ..objects.parked import Parked, join
+from .encoding import ENCODER, encode, feature_spec
 
 
 class Tracker(ABC):
@@ -63,6 +64,8 @@ class Tracker(ABC):
         self.frame = -1  # index of the current frame
         self.annotated: list[bool] = []  # per object: was its mask given in the current frame?
         self.new_objects = 0  # marked in the current frame, which is memorised with the next
+        self.features: dict[str, Array] = {}  # what the encoder gives, where there is one
+        self._encoded = -1  # the frame that `features` are of
         self.image = backend.empty((*size, 3), np.uint8)
         self._other_image = backend.empty((*size, 3), np.uint8)
         self.labels = backend.empty(size, np.uint8)
@@ -108,8 +111,8 @@ class Tracker(ABC):
 
     @property
     def incoming(self) -> NDArray[np.uint8] | None:
-        """Where the host can put the next frame itself, uint8 [H, W, 3], before `step`; None where
-        it cannot."""
+        """Where the host can put the next frame itself, uint8 [H, W, 3], before `advance`; None
+        where it cannot."""
         return self.backend.on_host(self._other_image)
 
     @property
@@ -172,14 +175,14 @@ class Tracker(ABC):
         """Allocate the arrays whose shape depends on K. Called whenever K has changed."""
         self.probabilities = self.backend.empty((1 + self.num_objects, *self.map_size), np.float32)
 
-    def step(
+    def advance(
         self,
         image: NDArray[np.uint8],
         leaving: Sequence[int] = (),
         returning: Sequence[Parked] = (),
         move: Move | None = None,
     ) -> list[Parked]:
-        """Follow the objects into the next frame, uint8 [H, W, 3].
+        """Go on to the next frame, uint8 [H, W, 3], in which `follow` finds the objects.
 
         Args:
             image: the frame; it may be `incoming`.
@@ -203,9 +206,27 @@ class Tracker(ABC):
         self.frame += 1
         self.annotated = [False] * self.num_objects
         self.new_objects = 0
+        return parked
+
+    def follow(self) -> None:
+        """Find the objects in the frame that `advance` went on to."""
         if self.num_objects:
             self.segment()
-        return parked
+
+    @property
+    def to_encode(self) -> bool:
+        """Whether `follow` is going to have the encoder run on `image`."""
+        return bool(self.features and self.num_objects) and self._encoded != self.frame
+
+    def encode(self) -> None:
+        """Fill `features` for `image`, unless they are of it."""
+        if self._encoded != self.frame:
+            encode(self.backend, self.image, self.features)
+            self.encoded()
+
+    def encoded(self) -> None:
+        """`features` were filled for `image`."""
+        self._encoded = self.frame
 
     def move(self, move: Move) -> None:
         """Move what is held of the place of things: the estimate and the image of the frame before.
@@ -298,13 +319,14 @@ class Tracker(ABC):
 
     def _output(self, graph: str, name: str, shape: tuple[int | None, ...]) -> Array:
         """A new array for an output of a graph; None in `shape` is read from the manifest."""
-        spec = self.backend.bundle.output(graph, name)
+        bundle = self.backend.bundle
+        spec = feature_spec(bundle, name) if graph == ENCODER else bundle.output(graph, name)
         sides: list[int] = []
         for asked, stated in zip_longest(shape, spec.shape, fillvalue=""):
             side = stated if asked is None else asked
             if not isinstance(side, int):
                 raise ModelError(
-                    f"output {name!r} of graph {graph!r} in {self.backend.bundle.path} has the "
+                    f"output {name!r} of graph {graph!r} in {bundle.path} has the "
                     f"shape {list(spec.shape)}, which does not fit {list(shape)}"
                 )
             sides.append(side)

@@ -150,10 +150,6 @@ class OwnKeys(Tracker, Generic[B]):
     def written(self, rows: Sequence[int]) -> None:
         """The current frame is in the banks of these rows, and not yet committed."""
 
-    def encode(self) -> None:
-        """Fill `features` for `image`."""
-        self.backend.run("encoder", {"image": self.image}, self.features)
-
     def decode(self, **more: Array) -> None:
         """Fill `probabilities` and `labels` from `readout`, `features` and what a method adds."""
         shared = {name: self.features[name] for name in FEATURES[1:]}

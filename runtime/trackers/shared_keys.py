@@ -16,6 +16,7 @@ from ..backends import Array, Backend
 from ..memory.bank import MemoryPolicy, MemoryState
 from ..objects.estimate import aggregate
 from .base import Tracker
+from .encoding import feature_specs
 
 
 class GroupMemory(Protocol):
@@ -74,12 +75,13 @@ class SharedKeys(Tracker, Generic[M]):
         self._sides = {"H": size[0], "W": size[1], "H16": height, "W16": width, "hw": self.hw}
         for stride, suffix in ((16, ""), (8, "8"), (4, "4")):
             self._sides |= {f"h{suffix}": height // stride, f"w{suffix}": width // stride}
-        self.features = self.outputs("encoder")
+        self.features = {
+            spec.name: self._new(spec, self._sides) for spec in feature_specs(backend.bundle)
+        }
         self.key_channels = self.features["query_key"].shape[-1]
         self.value_channels = int(backend.bundle.output("memory_read", "readout").shape[-1])
         self.groups: list[Group[M]] = []
         self._pending: list[int] = []  # objects of the groups to be made by `allocate`
-        self._encoded = -1  # the frame that `features` are of
         self._memorized = 0  # the last frame that was memorised to stay
         self.due = False  # whether the frame that is being memorised stays
 
@@ -123,12 +125,12 @@ class SharedKeys(Tracker, Generic[M]):
             self._memorized = self.frame
         elif not self.every_frame:
             return
-        self._encode()
+        self.encode()
         for group in self.groups:
             self.remember(group)
 
     def segment(self) -> None:
-        self._encode()
+        self.encode()
         for group in self.groups:
             self.read(group)
         self.decode()
@@ -202,11 +204,6 @@ class SharedKeys(Tracker, Generic[M]):
                 group.indices = self.backend.empty((group.objects,), np.int64)
             self.backend.upload(np.arange(first, first + group.objects), group.indices)
             first += group.objects
-
-    def _encode(self) -> None:
-        if self._encoded != self.frame:
-            self.backend.run("encoder", {"image": self.image}, self.features)
-            self._encoded = self.frame
 
     def _embed(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         before = self.backend.download(self.probabilities)

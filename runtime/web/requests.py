@@ -1,18 +1,13 @@
 """What a client sends, checked: nothing larger, longer or of another type than it may be."""
 
-import io
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from starlette.requests import Request
 
-from vos_deploy.errors import InputError
-from vos_deploy.mask_kinds import UnclearMask, decode
+from vos_deploy.errors import InputError, VosDeployError
 from vos_deploy.palette import VOID
 
 LARGEST_JSON = 2**20
@@ -22,11 +17,13 @@ FARTHEST = 1e5
 LONGEST_TEXT = 2000
 
 
-class TooLarge(Exception):
-    """A body beyond its limit; most: the limit in bytes."""
+class TooLarge(VosDeployError):
+    """More bytes or pixels than may be sent."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(f"a request may have at most {most} bytes")
+    @classmethod
+    def body(cls, most: int) -> Self:
+        """Of a body of more than so many bytes."""
+        return cls(f"a request may have at most {most} bytes")
 
 
 async def read_bytes(request: Request, most: int) -> bytes:
@@ -35,7 +32,7 @@ async def read_bytes(request: Request, most: int) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > most:
-            raise TooLarge(most)
+            raise TooLarge.body(most)
     return bytes(content)
 
 
@@ -91,17 +88,6 @@ class Body:
     def box(self, name: str) -> list[float]:
         """[x, y, width, height] in pixels."""
         return _numbers(name, self.values.get(name), 4)
-
-
-def read_mask_upload(content: bytes) -> NDArray[np.uint8]:
-    """The object ids of a picture that was sent, uint8 [H, W]. Raises InputError."""
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return decode(picture)[0]
-    except UnclearMask as error:
-        raise InputError(f"expected a mask of object ids, {error}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"expected a mask as a PNG file, found no picture ({error})") from error
 
 
 def _numbers(name: str, value: Any, count: int) -> list[float]:

@@ -14,6 +14,7 @@ from vos_deploy.benchmarks.cli import main
 from vos_deploy.benchmarks.scene import scene
 from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.commands import run_command
+from vos_deploy.extras import install
 from vos_deploy.runtime.trackers.stm import STM
 
 STAGES = {"encoder": 0.004, "decoder": 0.002}
@@ -142,7 +143,7 @@ def test_without_pytorch(model, monkeypatch, capsys):
     monkeypatch.delattr(benchmarks, "pytorch", raising=False)  # where another test imported it
     monkeypatch.setitem(sys.modules, "vos_deploy.benchmarks.pytorch", None)
     assert run_command(main, ["fps", "--model", model]) == 2
-    assert 'pip install "vos_deploy[export]"' in capsys.readouterr().err
+    assert install("export") in capsys.readouterr().err
 
 
 def test_compiling_is_of_pytorch(model, capsys):

@@ -12,6 +12,7 @@ pytest.importorskip("onnxruntime")
 
 from vos_deploy.benchmarks import streams
 from vos_deploy.benchmarks.cli import parser
+from vos_deploy.errors import InputError
 from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.settings import Settings
 
@@ -52,3 +53,13 @@ def test_all_streams_follow_with_a_full_memory() -> None:
         with ThreadPoolExecutor(2) as pool:
             assert streams.speed(pool, [segmenter, segmenter], frames, 40).frames > 0
         assert len(steps) == 40
+
+
+def test_groups_with_and_without_batches(capsys):
+    arguments = ["--memory-frames", "2", "--batch"]
+    code, found = run(capsys, *arguments, "1")
+    assert code == 0
+    assert [(row["streams"], row["frames in a batch"]) for row in found["rows"]] == [(1, 1), (3, 1)]
+    assert all(row["frames/s"] > 0 for row in found["rows"])
+    with pytest.raises(InputError, match="takes one frame at a time, got batch=2"):
+        run(capsys, *arguments, "2")

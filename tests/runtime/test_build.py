@@ -13,6 +13,7 @@ import pytest
 
 from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.runtime import build as build_module
 from vos_deploy.runtime.backends.cuda import Gpu
 from vos_deploy.runtime.backends.tensorrt import library
@@ -97,7 +98,7 @@ def test_no_tensorrt(one_of, capsys, monkeypatch, driver, extra):
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     error = refused([one_of(), "--size", "32x48"], capsys)
-    assert f'pip install "vos_deploy[{extra}]"' in error
+    assert install(extra) in error
 
 
 def test_output_that_is_no_plan(one_of, tmp_path, capsys):

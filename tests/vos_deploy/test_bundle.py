@@ -133,7 +133,7 @@ def test_foreign_manifest(folder: Path, content: str) -> None:
 
 def test_newer_version(folder: Path) -> None:
     edit(folder, version=2)
-    with pytest.raises(ModelError, match=r"version 2.*up to version 1.*pip install --upgrade"):
+    with pytest.raises(ModelError, match=r"version 2.*up to version 1.*git pull"):
         Bundle.load(folder)
 
 

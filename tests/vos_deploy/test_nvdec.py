@@ -1,5 +1,6 @@
 """What is asked of PyNvVideoCodec, which decodes on a GPU; there is none here."""
 
+import re
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from tests.vos_deploy.conftest import SIZE, grey, number
 from vos_deploy import live_source
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.video import open_source
 
 URL = "rtsp://camera/1"
@@ -78,7 +80,7 @@ def test_a_stream_that_is_not_there():
 
 def test_without_the_library_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)
-    with pytest.raises(InputError, match=r'pip install "vos_deploy\[nvdec\]"'):
+    with pytest.raises(InputError, match=re.escape(install("nvdec"))):
         open_source(URL, decoder="nvdec")
 
 

@@ -208,7 +208,7 @@ def test_manifest_of_absurd_size(plan: Path) -> None:
 
 def test_newer_plan(plan: Path) -> None:
     edit_manifest(plan, lambda manifest: manifest.update(version=2))
-    with pytest.raises(ModelError, match=r"version 2.*up to version 1.*pip install --upgrade"):
+    with pytest.raises(ModelError, match=r"version 2.*up to version 1.*git pull"):
         Bundle.load(plan)
 
 

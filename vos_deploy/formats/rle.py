@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.files import replacing
 from vos_deploy.masks import object_ids
 
@@ -84,7 +85,6 @@ def _pycocotools() -> Any:
         from pycocotools import mask
     except ImportError as error:
         raise InputError(
-            f"COCO's run lengths need pycocotools ({error}); install it with: pip install "
-            '"vos_deploy[formats]"'
+            f"COCO's run lengths need pycocotools ({error}); install it with: {install('formats')}"
         ) from error
     return mask

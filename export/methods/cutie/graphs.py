@@ -35,7 +35,7 @@ from vos_deploy.models.shared_keys import STRIDE, normalize
 
 from ...anisotropic import memory_graphs
 from ...graph import IMAGE, GraphSpec, MethodExport, Slack, float32, floating, int64
-from ...layers import as_frame, label_map, tokens
+from ...layers import FrameEncoder, as_frame, label_map, tokens
 from ...shared_keys import PADDED_ESTIMATE
 
 # The logits that `soft_aggregate` limits slots to: of 1e-7, and of 1 - 1e-7 in float32.
@@ -43,20 +43,21 @@ CERTAIN = (math.log(EPSILON / (1 - EPSILON)), math.log((1 - 2**-23) / 2**-23))
 
 
 def padded_frame(image: Tensor) -> Tensor:
-    """uint8 [H, W, 3] -> normalised float32 [1, 3, H16, W16]; the padding is black."""
+    """uint8 [H, W, 3] or [B, H, W, 3] -> normalised float32 [B, 3, H16, W16]; the padding is
+    black."""
     return normalize(pad_to_stride(as_frame(image), STRIDE)[0])
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: Cutie) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         frame = self.model.encode(padded_frame(image))
-        key, shrinkage, selection = (tokens(x)[0] for x in frame.keys)
+        key, shrinkage, selection = (tokens(x) for x in frame.keys)
         shared = self.model.pixel_fuser.fuser.shared(frame.pixel)
-        row = torch.cat([key, shrinkage], 1)
+        row = torch.cat([key, shrinkage], -1)
         return key, selection, row, frame.pixel, shared, frame.skip8, frame.skip4
 
 

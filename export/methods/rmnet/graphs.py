@@ -40,7 +40,7 @@ from ...graph import (
     floating,
     int32,
 )
-from ...layers import as_frame, full_size, label_map, tokens
+from ...layers import FrameEncoder, as_frame, full_size, label_map, tokens
 from .ops import flow_warp_node, region_node
 from .read import read_graphs
 
@@ -75,15 +75,15 @@ def slot_odds(logits: Tensor, present: Tensor) -> Tensor:
     return torch.cat([odds[:1], objects])
 
 
-class EncoderGraph(nn.Module):
+class EncoderGraph(FrameEncoder):
     def __init__(self, model: RMNet) -> None:
         super().__init__()
         self.model = model.rmnet
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         frame = pad_to_stride(normalize(as_frame(image)), STRIDE)[0]
         query = self.model.encode_query(frame)
-        return tokens(query.key)[0], query.value, *self.model.decoder.skips(query.r3, query.r2)
+        return tokens(query.key), query.value, *self.model.decoder.skips(query.r3, query.r2)
 
 
 class FlowGraph(nn.Module):

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.extras import install
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -22,7 +23,6 @@ DOMAIN = "vos_deploy"
 OPS = {"MemoryRead": False, "MemoryReadL2": True}
 # Older GPUs have no matrix units that Triton uses.
 OLDEST = 80
-INSTALL = 'pip install "vos_deploy[fused]"'
 
 
 def prepare(module: Any, compute_capability: str | None) -> None:
@@ -44,7 +44,7 @@ def prepare(module: Any, compute_capability: str | None) -> None:
     try:
         import_module(f"{__package__}.fused_kernel")
     except ImportError as error:
-        raise InputError(f"Triton cannot be imported ({error}); {INSTALL}") from None
+        raise InputError(f"Triton cannot be imported ({error}); {install('fused')}") from None
     try:
         plugin = import_module(f"{module.__name__}.plugin")
         assert hasattr(plugin, "aot_impl")

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 
 from ..driver import has_driver
 
@@ -31,12 +32,8 @@ def import_runtime(name: str = "auto") -> Any:
     rtx = name == "tensorrt_rtx" or (name == "auto" and not has_driver())
     raise InputError(
         f"TensorRT cannot be imported ({'; '.join(errors)}); install it with: "
-        f"{INSTALL_RTX if rtx else INSTALL}"
+        f"{install('rtx' if rtx else 'tensorrt')}"
     )
-
-
-INSTALL = 'pip install "vos_deploy[tensorrt]"'
-INSTALL_RTX = 'pip install "vos_deploy[rtx]"'
 
 
 def runtime_name(module: Any) -> str:

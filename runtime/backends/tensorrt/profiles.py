@@ -7,6 +7,7 @@ Everything is read from the manifest, by the names that graphs declare their dim
     M, P            memory tokens and prototypes of long-term memory together; new prototypes
     S               memory frames chosen among those held
     Q, R            tokens of the frame and of the memory inside the boxes of an object
+    B               frames of several streams, in an encoder that was exported with --batch
     H, W            the frame, of one size per plan; other names are sides that follow from it
 
 TensorRT tunes a profile for one size and runs others slower, and reserves memory for the largest; a
@@ -30,6 +31,9 @@ Range = tuple[int, int, int]
 
 # The most prototypes that long-term memory holds, and that join it at once.
 PROTOTYPES = 10_000, 128
+
+# Frames of several streams at once.
+BATCH: Range = (1, 4, 8)
 
 # Inputs whose value decides on shapes, by name.
 VALUES: dict[str, Range] = {"top_k": (1, 20, 50)}
@@ -56,6 +60,7 @@ def dimension_ranges(limits: Limits) -> dict[str, Range]:
     frames = (1, min(5, limits.memory_frames), limits.memory_frames)
     smallest, usual, largest = frames
     return {
+        "B": BATCH,
         "K": objects,
         "G": objects,
         "1+K": (2, 1 + objects[1], 1 + objects[2]),

@@ -33,22 +33,26 @@ class Mirrored(RMNet):
     def memory(self) -> MemoryState:
         return MemoryState.of([*self.banks, *self.mirror.banks], self.policy)
 
-    def step(
+    def advance(
         self,
         image: NDArray[np.uint8],
         leaving: Sequence[int] = (),
         returning: Sequence[Parked] = (),
         move: Move | None = None,
     ) -> list[Parked]:
-        own = super().step(image, leaving, [parked.state[0] for parked in returning], move)
+        own = super().advance(image, leaving, [parked.state[0] for parked in returning], move)
         image = np.ascontiguousarray(image[:, ::-1])
         mirrored = None if move is None else move.mirrored()
         coming = [parked.state[1] for parked in returning]
-        other = self.mirror.step(image, leaving, coming, mirrored)
+        other = self.mirror.advance(image, leaving, coming, mirrored)
         return [
             Parked(one.plane, (one, two), one.frames + two.frames, one.bytes + two.bytes)
             for one, two in zip(own, other, strict=True)
         ]
+
+    def segment(self) -> None:
+        super().segment()
+        self.mirror.segment()
 
     def view(self) -> NDArray[np.float32]:
         mean = (super().view() + self.mirror.view()[..., ::-1]) / 2

@@ -22,9 +22,10 @@ from vos_deploy.benchmarks.page.runs import Outcome, Planned, execute
 from vos_deploy.benchmarks.page.sections import sections
 from vos_deploy.benchmarks.page.write import as_html, as_markdown
 from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.extras import install
 from vos_deploy.files import sha256
 
-pytest.importorskip("matplotlib", reason="pip install 'vos_deploy[report]'")
+pytest.importorskip("matplotlib", reason="pip install -e '.[report]'")
 
 
 @pytest.fixture
@@ -257,7 +258,7 @@ def test_refused_before_anything_runs(tmp_path, capsys, arguments, message):
 def test_without_matplotlib(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["report"]) == 2
-    assert "figures need: pip install 'vos_deploy[report]'" in capsys.readouterr().err
+    assert f"figures need: {install('report')}" in capsys.readouterr().err
 
 
 def test_one_section_alone(outcomes):

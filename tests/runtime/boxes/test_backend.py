@@ -67,9 +67,10 @@ def test_a_decoder_sees_the_same_in_a_window(monkeypatch, tmp_path):
             settings = Settings.of(bundle, {}, None, None, None, decode_in_boxes=boxes)
             tracker = settings.tracker(device, size)
             estimate = np.stack([mask == 0, mask == 1]).astype(np.float32)
-            tracker.step(frame)
+            tracker.advance(frame)
             tracker.annotate(estimate, [1])
-            tracker.step(frame)
+            tracker.advance(frame)
+            tracker.follow()
             found[boxes] = tracker
         (window,) = found[True].backend.windows
         estimates = [tracker.estimate()[:, 125:145, 160:173] for tracker in found.values()]

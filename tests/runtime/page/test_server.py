@@ -207,7 +207,7 @@ def test_a_mask_is_sent(opened: TestClient) -> None:
     opened.post("/api/step")
     np.testing.assert_array_equal(labels(opened, 1), truth(1, 1, 2))
     for content, message in (
-        (b"junk", "found no picture"),
+        (b"junk", "must be a whole JPEG or PNG"),
         (mask_png(truth(0, 1)[1:]), "48x64, found 47x64"),
         (mask_png(truth(0)), "at least one object"),
     ):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import vos_deploy
+from vos_deploy.extras import install
 from vos_deploy.masks import read_mask
 from vos_deploy.runtime.serving.command import main
 
@@ -58,7 +59,7 @@ def test_without_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["--port", "0"]) == 2
-    assert 'pip install "vos_deploy[serve]"' in capsys.readouterr().err
+    assert install("serve") in capsys.readouterr().err
 
 
 def start(

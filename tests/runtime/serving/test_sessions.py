@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.runtime.scenes import scene
 from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.serving import sessions
+from vos_deploy.runtime.serving.session import Session
 
 from .conftest import form, opened, sentence
 
@@ -114,6 +117,33 @@ def test_no_more_sessions_than_the_limit(make_client: MakeClient) -> None:
     assert answer.status_code == 429 and "2 sessions, as many as may be" in sentence(answer)
     assert 45 < int(answer.headers["retry-after"]) <= 51
     client.delete(paths[0])
+    opened(client)
+
+
+def test_sessions_that_are_being_closed_count(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hold what they hold until the graph that runs for them is done."""
+    closing, go_on = threading.Event(), threading.Event()
+    close = Session.close
+
+    def slow(self: Session) -> None:
+        closing.set()
+        assert go_on.wait(20)
+        close(self)
+
+    monkeypatch.setattr(Session, "close", slow)
+    client = make_client(max_sessions=1)
+    path = opened(client)
+    with ThreadPoolExecutor(1) as pool:
+        deleting = pool.submit(client.delete, path)
+        try:
+            assert closing.wait(20)
+            answer = client.post("/sessions")
+            assert answer.status_code == 429 and int(answer.headers["retry-after"]) <= 1
+        finally:
+            go_on.set()
+        assert deleting.result().status_code == 204
     opened(client)
 
 

@@ -29,7 +29,8 @@ def tracker(every: int = 2, frames: int | None = 3, **options: Any) -> Cutie:
 
 def step(cutie: Cutie, *drawn: int) -> None:
     """The next frame, which tells its own number; drawn: the slots that a mask shows."""
-    cutie.step(np.full((*SIZE, 3), cutie.frame + 1, np.uint8))
+    cutie.advance(np.full((*SIZE, 3), cutie.frame + 1, np.uint8))
+    cutie.follow()
     if drawn:
         mask = np.zeros(SIZE, np.uint8)
         for place, slot in enumerate(drawn):

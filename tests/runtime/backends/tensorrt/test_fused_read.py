@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError, ModelError
+from vos_deploy.extras import install
 from vos_deploy.runtime.backends.tensorrt import fused_read
 
 SCRIPT = Path(__file__).with_name("interpreted_read.py")
@@ -184,7 +185,7 @@ class TestRefused:
     def test_no_triton(self, monkeypatch):
         monkeypatch.delitem(sys.modules, f"{fused_read.__package__}.fused_kernel", raising=False)
         monkeypatch.setitem(sys.modules, "triton", None)
-        with pytest.raises(InputError, match=r'pip install "vos_deploy\[fused\]"'):
+        with pytest.raises(InputError, match=re.escape(install("fused"))):
             fused_read.prepare(SimpleNamespace(__name__="tensorrt"), "8.9")
 
     @pytest.mark.parametrize("plugin", [None, SimpleNamespace()])

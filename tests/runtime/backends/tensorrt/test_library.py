@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from vos_deploy.errors import InputError
+from vos_deploy.extras import install
 from vos_deploy.runtime.backends.tensorrt import library
 from vos_deploy.runtime.backends.tensorrt.library import Log, import_runtime
 
@@ -32,15 +34,13 @@ def nothing_installed(monkeypatch):
 
 def test_nothing_installed(nothing_installed, monkeypatch):
     monkeypatch.setattr(library, "has_driver", lambda: True)
-    with pytest.raises(
-        InputError, match=r'^TensorRT cannot.*pip install "vos_deploy\[tensorrt\]"$'
-    ):
+    with pytest.raises(InputError, match=f"^TensorRT cannot.*{re.escape(install('tensorrt'))}$"):
         import_runtime()
-    with pytest.raises(InputError, match=r'pip install "vos_deploy\[rtx\]"$'):
+    with pytest.raises(InputError, match=f"{re.escape(install('rtx'))}$"):
         import_runtime("tensorrt_rtx")
     # Without a GPU only TensorRT for RTX is of any use, and the other does not install.
     monkeypatch.setattr(library, "has_driver", lambda: False)
-    with pytest.raises(InputError, match=r'pip install "vos_deploy\[rtx\]"$'):
+    with pytest.raises(InputError, match=f"{re.escape(install('rtx'))}$"):
         import_runtime()
 
 

@@ -14,7 +14,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.images import upright
 from vos_deploy.mask_kinds import UnclearMask, decode
 
-from .refusals import Refusal
+from .requests import TooLarge
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ START_OF_SCAN, MOST_SCANS = b"\xff\xda", 64
 def read_frame(content: bytes, most_pixels: int) -> NDArray[np.uint8]:
     """A JPEG or PNG as uint8 [H, W, 3], RGB, turned upright.
 
-    Raises Refusal (413) for too many pixels, and InputError for what is no such picture.
+    Raises TooLarge for too many pixels, and InputError for what is no such picture.
     """
     return _opened("the frame", content, most_pixels, upright)
 
@@ -52,11 +52,11 @@ def _opened(name: str, content: bytes, most_pixels: int, decoded: Callable[[Imag
         raise _too_large(name, "many more", most_pixels) from None
     except UnidentifiedImageError:
         raise InputError(f"{name} must be a whole JPEG or PNG, got neither") from None
-    except (InputError, Refusal, MemoryError):
+    except (InputError, TooLarge, MemoryError):
         raise
     except Exception as error:  # Pillow's parsers raise all kinds of errors for what is broken
         raise InputError(f"{name} must be a whole JPEG or PNG, got none ({error})") from error
 
 
-def _too_large(name: str, size: str, most: int) -> Refusal:
-    return Refusal(413, f"{name} may have at most {most} pixels, got {size}")
+def _too_large(name: str, size: str, most: int) -> TooLarge:
+    return TooLarge(f"{name} may have at most {most} pixels, got {size}")
