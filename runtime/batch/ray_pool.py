@@ -135,7 +135,9 @@ class RayPool:
                 VideoWorker,
                 fn_constructor_args=[self.work, logging.getLogger("vos_deploy").level],
                 # A worker that waits gets the next video, and none is kept waiting behind another.
-                compute=data.ActorPoolStrategy(size=self.workers, max_tasks_in_flight_per_actor=1),
+                compute=data.ActorPoolStrategy(
+                    size=min(self.workers, len(jobs)), max_tasks_in_flight_per_actor=1
+                ),
                 max_restarts=-1,
                 max_task_retries=RETRIES,
                 **resources,

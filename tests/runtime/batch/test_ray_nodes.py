@@ -48,7 +48,7 @@ def lose_a_machine(cluster: Any, node: Any, out: Path, lost: list[str]) -> None:
 
 
 @pytest.mark.ray
-def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path, capsys):
+def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path):
     """Nothing is missing in the end, without a second command."""
     node = machines.add_node(num_cpus=1)
     root, model, out = videos(8, 40), make_model(), tmp_path / "out"
@@ -56,9 +56,9 @@ def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path, capsys):
     loser = threading.Thread(target=lose_a_machine, args=(machines, node, out, lost))
     loser.start()
     given = ["--model", str(model), "--videos", str(root), "--output", str(out)]
-    code = main([*given, "--ray", "--workers", "2", "--checkpoint-every", "0", "--json"])
+    code = main([*given, "--ray", "--workers", "2", "--checkpoint-every", "0"])
     loser.join()
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads((out / "report.json").read_text())
     assert len(lost) == 2
     assert (code, report["finished"], report["failed"]) == (0, 8, 0)
     worker = Worker(Work(model, tmp_path / "here", threads=1))
