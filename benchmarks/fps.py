@@ -42,7 +42,7 @@ DIFFERING = "fraction of pixels labelled otherwise by PyTorch"
 BOXES_DIFFER = "fraction of pixels labelled otherwise in boxes"
 DEFAULT_SIZE = (480, 854)
 EXPORTED, PYTORCH, COMPILED, STEP = "exported", "PyTorch", "torch.compile", "step"
-BOXES = "in boxes"
+BOXES, BESIDE = "in boxes", "beside"
 # Steps that are not timed, once the memory is full.
 WARM_UP = 2
 # Seconds before each step: idle threads of one engine spin for a while, and would take the cores
@@ -71,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the checkpoint it was exported from, to compare labels too (default: random weights)",
     )
     add("--no-pytorch", action="store_true", help="time only the exported model")
+    add(
+        "--beside",
+        type=Path,
+        metavar="FOLDER",
+        help="time another export of the network, such as one in INT8, in turn with the model",
+    )
     add("--compile", action="store_true", help="time PyTorch with torch.compile, too")
     add("--pytorch-device", default="cpu", metavar="NAME", help="device of PyTorch, such as cuda")
     add(
@@ -122,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     model = args.model or demonstration_model()
-    reads = {"--model": model, "--checkpoint": args.checkpoint}
+    reads = {"--model": model, "--checkpoint": args.checkpoint, "--beside": args.beside}
     report.keep_inputs(args.output, FILES, reads)
     bundle = Bundle.load(model)
     options = {
@@ -132,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     }
     own = given_options(args)
     facts = conditions.model(bundle, {**options, **own})
+    if args.beside:
+        facts[BESIDE] = {"model": str(args.beside), "precision": _precision(args.beside, bundle)}
     tracker = trackers.find(bundle)
     sizes = memory_sizes(tracker, args.memory)
     chosen, every = configure(tracker, own, own.pop("setting", None))
@@ -160,6 +168,9 @@ def run(args: argparse.Namespace) -> int:
             given = {**kept, **options, **own}
             segmenter = opened.enter_context(Segmenter(bundle.path, **given))
             sides: dict[str, Steps] = {EXPORTED: segmenter}
+            if args.beside:
+                other = Segmenter(args.beside, **given)
+                sides[BESIDE] = opened.enter_context(other)
             if args.decode_in_boxes:
                 boxed = Segmenter(bundle.path, **given, decode_in_boxes=True)
                 sides[BOXES] = opened.enter_context(boxed)
@@ -224,6 +235,16 @@ def measure(
     return Measured(summaries, starting, float(np.mean(differing)))
 
 
+def _precision(path: Path, bundle: Bundle) -> str:
+    """That of another export. Raises InputError for one of another method."""
+    other = Bundle.load(path)
+    if other.method != bundle.method:
+        raise InputError(
+            f"--beside must be another export of {bundle.method}, got {path} of {other.method}"
+        )
+    return other.precision
+
+
 def _spelled(configuration: Mapping[str, int]) -> str:
     return " ".join(f"{name.lower()}={value}" for name, value in configuration.items())
 
@@ -261,8 +282,8 @@ def _rows(configuration: Mapping[str, int], times: Mapping[str, Summary]) -> lis
             # Of the mean: a frame that is memorised takes longer than the others.
             row[f"{side} mean ms"] = summary.get(stage, {}).get("mean")
             row[f"{side} FPS"] = 1000 / summary[STEP]["mean"] if stage == STEP else None
-        if BOXES in times:
-            row["Faster in boxes"] = exported["mean"] / times[BOXES][stage]["mean"]
+        for side in times.keys() & {BESIDE, BOXES}:
+            row[f"{side} speed-up"] = exported["mean"] / times[side][stage]["mean"]
         if PYTORCH in times:
             theirs = row[f"{PYTORCH} mean ms"]
             row["Speed-up"] = theirs / exported["mean"] if theirs else None

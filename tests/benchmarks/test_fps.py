@@ -121,8 +121,23 @@ def test_boxes_beside_whole_frames(model, capsys):
     data = json.loads(capsys.readouterr().out)
     assert data["conditions"][fps.BOXES_DIFFER] == {"objects=1 memory=1": 0.0}
     encoder, decoder, step = data["timings"]
-    assert encoder["Faster in boxes"] == decoder["Faster in boxes"] == pytest.approx(1)
+    assert encoder["in boxes speed-up"] == decoder["in boxes speed-up"] == pytest.approx(1)
     assert step["in boxes FPS"] > 0
+
+
+def test_another_export_beside(model, capsys):
+    argv = ["fps", "--model", model, "--no-pytorch", "--memory", "1", "--repeats", "2", "--json"]
+    assert main([*argv, "--beside", model]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["conditions"]["beside"] == {"model": model, "precision": "fp32"}
+    assert data["timings"][0]["beside speed-up"] == pytest.approx(1)
+
+
+def test_beside_another_method(model, monkeypatch, capsys):
+    bundles = iter([Bundle.load(model), Bundle("rde", "int8", {})])
+    monkeypatch.setattr(Bundle, "load", lambda path: next(bundles))
+    assert run_command(main, ["fps", "--model", model, "--no-pytorch", "--beside", "rde/"]) == 2
+    assert "must be another export of stm, got rde of rde" in capsys.readouterr().err
 
 
 def test_speed_up(model):
