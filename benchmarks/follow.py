@@ -1,6 +1,5 @@
 """Runs a segmenter over a clip, the way DAVIS scores it: only the first mask is given."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +13,7 @@ from vos_deploy.masks import write_mask
 from vos_deploy.video import open_source
 
 from .davis import Clip
+from .spent import Spent
 
 Labels = NDArray[np.uint8]
 
@@ -31,31 +31,31 @@ def follow(
     clip: Clip,
     folder: Path | None = None,
     note: Callable[[Path, bytes], None] | None = None,
-) -> tuple[dict[str, Labels], float]:
+) -> tuple[dict[str, Labels], Spent]:
     """Follows the objects of a clip's first annotation to its end.
 
-    Returns the labels of every frame, uint8 [H, W], by its name, and the seconds that `step` took
+    Returns the labels of every frame, uint8 [H, W], by its name, and what `step` took
     from the second frame on (frames are decoded ahead in a thread meanwhile). With `folder`, each
     mask is written there as it comes, and `note` told of it before. Raises InputError where frames
     and annotations do not go by the same names.
     """
     segmenter.reset()
     labels: dict[str, Labels] = {}
-    seconds = 0.0
+    spent = Spent()
     with open_source(clip.frames) as source:
         names = [source.name(index) for index in range(source.count or 0)]
         _check_names(clip, names)
         mask: Labels | None = clip.labels(clip.annotations[0])
         bar = progress(source, total=len(names), description=clip.name)
         for name, frame in zip(names, bar, strict=True):
-            started = time.perf_counter()
+            started = Spent.now()
             labels[name] = segmenter.step(frame, mask)
             if mask is None:
-                seconds += time.perf_counter() - started
+                spent += Spent.now() - started
             mask = None
             if folder:
                 write_mask(folder / f"{name}.png", labels[name], note)
-    return labels, seconds
+    return labels, spent
 
 
 def _check_names(clip: Clip, frames: Sequence[str]) -> None:

@@ -25,12 +25,14 @@ from .parity import published_options
 from .peers import score_command
 from .result_files import find_results, read_results
 from .scores import ClipScore, overall, score_clip
+from .spent import Spent
 
 EXAMPLE = "python -m vos_deploy.benchmarks jf --davis DAVIS/ --year 2017 --model stm/"
 TIMED_COMMAND = "the whole command, its start, decoding and writing included"
 TIMED = "a step from the second frame on, without writing and scoring"
 COUNTED = "all but the first, which is given, and the last of a sequence, as in the DAVIS code"
 OVERALL = "overall"
+PROCESSORS = "CPU ms"  # of a frame
 MAIN_FACTS = ("data", "frames", "results", "model", "size", "device", "threads", "timed")
 RECORD = "jf-run.json"
 
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         "frames": COUNTED,
     }
     facts |= conditions.machine()
-    seconds: dict[str, float] = {}
+    spent: dict[str, Spent] = {}
     try:
         if args.results:
             scores = score_results(clips, args.results)
@@ -103,22 +105,22 @@ def run(args: argparse.Namespace) -> int:
         elif args.nearest_features:
             from .nearest import NearestFeatures  # needs PyTorch
 
-            scores, seconds = score_segmenter(clips, NearestFeatures(args.nearest_features), folder)
+            scores, spent = score_segmenter(clips, NearestFeatures(args.nearest_features), folder)
             facts |= {"results": f"nearest features of {args.nearest_features.name}"}
         elif args.command:
-            scores, seconds = score_command(clips, args.command)
+            scores, spent = score_command(clips, args.command)
             facts |= {"results": f"of {args.command}", "timed": TIMED_COMMAND}
         elif args.pytorch:
             published, more = _published(args)
-            scores, seconds = score_segmenter(clips, published, folder)
+            scores, spent = score_segmenter(clips, published, folder)
             facts |= {**more, "timed": TIMED}
         else:
             options = segmenter_options(args)
             with Segmenter(args.model, **options) as segmenter:
-                scores, seconds = score_segmenter(clips, segmenter, folder)
+                scores, spent = score_segmenter(clips, segmenter, folder)
                 facts |= conditions.model(segmenter.bundle, options)
                 facts |= {"memory": conditions.memory(segmenter.bundle, options), "timed": TIMED}
-        _publish(args, scores, seconds, facts, folder)
+        _publish(args, scores, spent, facts, folder)
     finally:
         if folder:
             folder.finish("failed")  # unless it is finished
@@ -177,31 +179,31 @@ def score_results(clips: Sequence[Clip], folder: Path) -> list[ClipScore]:
 
 def score_segmenter(
     clips: Sequence[Clip], segmenter: Steps, output: ResultFolder | None
-) -> tuple[list[ClipScore], dict[str, float]]:
-    """Runs a segmenter over the clips; their scores, and seconds spent in `step` by clip.
+) -> tuple[list[ClipScore], dict[str, Spent]]:
+    """Runs a segmenter over the clips; their scores, and what `step` took by clip.
 
     With `output`, every mask goes to `masks/<sequence>/<frame>.png` in it.
     """
-    scores, seconds = [], {}
+    scores, spent = [], {}
     note = output.note if output else None
     if output:
         output.start({})
     for clip in clips:
         folder = output.folder / "masks" / clip.name if output else None
-        labels, seconds[clip.name] = follow(segmenter, clip, folder, note)
+        labels, spent[clip.name] = follow(segmenter, clip, folder, note)
         scores.append(score_clip(clip, [labels[path.stem] for path in clip.scored]))
-    return scores, seconds
+    return scores, spent
 
 
 def _publish(
     args: argparse.Namespace,
     scores: Sequence[ClipScore],
-    seconds: Mapping[str, float],
+    spent: Mapping[str, Spent],
     facts: Mapping[str, Any],
     folder: ResultFolder | None,
 ) -> None:
-    rows = [_row(clip.name, [clip], seconds) for clip in scores]
-    rows.append(_row(OVERALL, scores, seconds))
+    rows = [_row(clip.name, [clip], spent) for clip in scores]
+    rows.append(_row(OVERALL, scores, spent))
     data = {
         "benchmark": "jf",
         "conditions": facts,
@@ -233,7 +235,7 @@ def _main_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return shown | ({"cpu": facts["cpu"]} if "timed" in facts else {})
 
 
-def _row(name: str, clips: Sequence[ClipScore], seconds: Mapping[str, float]) -> dict[str, Any]:
+def _row(name: str, clips: Sequence[ClipScore], spent: Mapping[str, Spent]) -> dict[str, Any]:
     """Fractions under the column names of the DAVIS code, frames that count, and speed."""
     score = overall(clips)
     frames = sum(clip.frames for clip in clips)
@@ -244,9 +246,10 @@ def _row(name: str, clips: Sequence[ClipScore], seconds: Mapping[str, float]) ->
         **_columns("F", score.contour),
         "Frames": frames,
     }
-    if seconds:
+    if spent:
         # The last frame of a clip does not count in the score, but it took its time.
-        row["FPS"] = (frames + len(clips)) / sum(seconds[clip.name] for clip in clips)
+        timed, took = frames + len(clips), Spent.total(spent[clip.name] for clip in clips)
+        row["FPS"], row[PROCESSORS] = timed / took.clock, 1000 * took.processors / timed
     return row
 
 
@@ -266,4 +269,5 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str]:
 def _cell(name: str, value: str | int | float) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value if name == 'FPS' else 100 * value:z.1f}"
+    share = name not in ("FPS", PROCESSORS)
+    return f"{100 * value if share else value:z.1f}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from vos_deploy.errors import InputError
 from .davis import Clip
 from .result_files import find_results, read_results
 from .scores import ClipScore, score_clip
+from .spent import Spent
 
 PLACES = ("frames", "mask", "output")
 SHOWN = 300  # characters of what a program that failed said last
@@ -30,27 +30,27 @@ def check_command(command: str) -> None:
             )
 
 
-def score_command(clips: Sequence[Clip], command: str) -> tuple[list[ClipScore], dict[str, float]]:
-    """Runs a command once for each clip; scores, and seconds by clip, its start included.
+def score_command(clips: Sequence[Clip], command: str) -> tuple[list[ClipScore], dict[str, Spent]]:
+    """Runs a command once for each clip; scores, and what it took by clip, its start included.
 
     command: words as a shell would split them, in which {frames} is the folder of the clip's
     frames, {mask} the annotation of the first, and {output} the folder for a PNG of object ids per
     frame, of the frame's name. Raises InputError where it fails, or writes too few.
     """
     check_command(command)
-    seconds: dict[str, float] = {}
+    spent: dict[str, Spent] = {}
     scores = []
     with tempfile.TemporaryDirectory() as scratch:
         for clip in progress(clips, unit="clip"):
             output = Path(scratch) / clip.name
             output.mkdir()
             places = {"frames": clip.frames, "mask": clip.annotations[0], "output": output}
-            started = time.perf_counter()
+            started = Spent.now()
             _run([_filled(word, places) for word in shlex.split(command)])
-            seconds[clip.name] = time.perf_counter() - started
+            spent[clip.name] = Spent.now() - started
             files = find_results([clip], Path(scratch))[clip.name]
             scores.append(score_clip(clip, read_results(clip, files)))
-    return scores, seconds
+    return scores, spent
 
 
 def _filled(word: str, places: dict[str, Path]) -> str:

@@ -95,7 +95,7 @@ def _of_model(wanted: Wanted, name: str, model: Path) -> Iterator[Planned]:
     given: tuple[str, ...] = () if model == demonstration_model() else ("--model", _path(model))
     of_model = (*given, *_threads(wanted))
     missing = f"the checkpoint {bundle.checkpoint.get('name', '')} was not found: --checkpoints"
-    yield from _accuracy(wanted, name, of_model, checkpoint, missing)
+    yield from _accuracy(wanted, name, of_model, bundle.precision, checkpoint, missing)
     timed = ("fps", *of_model, "--repeats", str(amount.repeats))
     at = ("--size", wanted.size or amount.sizes[0]) if bundle.size is None else ()
     sides: tuple[str, ...] = ("--compile",) if wanted.compile else ()
@@ -129,7 +129,12 @@ def _of_model(wanted: Wanted, name: str, model: Path) -> Iterator[Planned]:
 
 
 def _accuracy(
-    wanted: Wanted, name: str, of_model: tuple[str, ...], checkpoint: Path | None, missing: str
+    wanted: Wanted,
+    name: str,
+    of_model: tuple[str, ...],
+    precision: str,
+    checkpoint: Path | None,
+    missing: str,
 ) -> Iterator[Planned]:
     if wanted.davis is None:
         yield Planned(ACCURACY, name, reason="there is no data set: --davis")
@@ -143,6 +148,8 @@ def _accuracy(
             yield Planned(ACCURACY, peer, reason="it compiles for minutes: --compile")
         elif checkpoint is None:
             yield Planned(ACCURACY, peer, reason=missing)
+        elif precision == "int8":
+            yield Planned(ACCURACY, peer, reason="PyTorch has no INT8 here: see the model in fp32")
         else:
             words = ("jf", *_data(wanted), *of_model, "--pytorch", _path(checkpoint), *more)
             yield Planned(ACCURACY, peer, words)

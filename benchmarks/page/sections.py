@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..fps import COMPILED, EXPORTED, PYTORCH, STEP
+from ..jf import PROCESSORS
 from . import figures
 from .figures import Line
 from .plan import ACCURACY, FRAMES, GPU, KINDS, MEMORY, OBJECTS, PARITY, SIZES, STEADY
@@ -59,12 +60,14 @@ def _made(outcomes: Sequence[Outcome], title: str, text: str, **more: Any) -> Se
 
 
 def _accuracy(outcomes: Sequence[Outcome]) -> Section:
-    points, rows = {}, []
+    by_clock, by_processors, rows = {}, {}, []
     for outcome in outcomes:
         if outcome.data:
             overall = outcome.data["scores"][-1]
             milliseconds = 1000 / overall["FPS"]
-            points[outcome.planned.of] = milliseconds, 100 * overall["J&F-Mean"]
+            name, score = outcome.planned.of, 100 * overall["J&F-Mean"]
+            by_clock[name] = milliseconds, score
+            by_processors[name] = overall[PROCESSORS], score
             facts = outcome.data["conditions"]
             rows.append(
                 {
@@ -73,15 +76,24 @@ def _accuracy(outcomes: Sequence[Outcome]) -> Section:
                     "J": f"{100 * overall['J-Mean']:.1f}",
                     "F": f"{100 * overall['F-Mean']:.1f}",
                     "ms per frame": f"{milliseconds:.1f}",
+                    "CPU ms": f"{overall[PROCESSORS]:.1f}",
                     "precision": facts.get("precision", ""),
                     "data": facts["data"],
                     "timed": facts["timed"],
                 }
             )
-    drawn = [figures.scatter(points, "milliseconds per frame", "J&F, %")] if points else []
+    drawn = [
+        figures.scatter(points, f"{words} per frame", "J&F, %")
+        for points, words in (
+            (by_processors, "milliseconds of all processors"),
+            (by_clock, "milliseconds"),
+        )
+        if points
+    ]
     text = (
         "J&F in percent against the time of a frame; further up and to the left is better. "
-        "Accuracy and time of a point are of the same run."
+        "Accuracy and time of a point are of the same run. Other work on the machine makes a frame "
+        "take longer on the clock, and hardly changes the time of all processors together."
     )
     return _made(outcomes, "Accuracy against time", text, rows=rows, drawn=drawn)
 

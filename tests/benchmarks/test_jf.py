@@ -113,11 +113,9 @@ def test_bad_size(davis, size, capsys):
 def test_a_segmenter_gets_the_first_mask_only(davis, tmp_path):
     clips = find_clips(davis, 2017)
     segmenter = Echo()
-    scores, seconds = jf.score_segmenter(
-        clips, segmenter, ResultFolder(tmp_path / "out", ("masks",))
-    )
+    scores, spent = jf.score_segmenter(clips, segmenter, ResultFolder(tmp_path / "out", ("masks",)))
     assert segmenter.given == [True, False, False, False, False]
-    assert seconds.keys() == {"cat", "pair"}
+    assert spent.keys() == {"cat", "pair"}
     # The boxes move down by a pixel a frame, and their mask stays: 56, 48, 40 of 72, 80, 88.
     assert scores[0].objects[0].region == pytest.approx((56 / 72, 48 / 80, 40 / 88))
     written = sorted((tmp_path / "out" / "masks" / "pair").iterdir())

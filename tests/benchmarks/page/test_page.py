@@ -121,7 +121,7 @@ PARITY = [
 ]
 STEADY = [{"line": "a.py:1 labels", "what": "allocates", "MB at most": 2.07, "source": "x < y"}]
 GRAPHS = [{"graph": "encoder", "MB written by nodes": "34.5", "grown, MB": "0.0"}]
-JF = {"J&F-Mean": 0.773, "J-Mean": 0.7, "F-Mean": 0.846, "FPS": 20.0}
+JF = {"J&F-Mean": 0.773, "J-Mean": 0.7, "F-Mean": 0.846, "FPS": 20.0, "CPU ms": 40.0}
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_page_needs_no_other_file(outcomes):
     page.close()
     assert not page.open and not page.elsewhere
     assert len(page.ids) == len(set(page.ids))
-    assert (page.counts["svg"], page.counts["img"]) == (6, 1)
+    assert (page.counts["svg"], page.counts["img"]) == (7, 1)
     assert "a&lt;b, frame 2: IoU 0.9700" in text
     assert "<fast>" not in text
     assert "Not run: mine: why not." in text
@@ -196,7 +196,7 @@ def test_the_page_needs_no_other_file(outcomes):
 
 def test_the_figures_are_those_of_the_commands(outcomes):
     text = as_markdown("Title", "About.", sections(outcomes), {"cpu": "fast"})
-    assert "| a<b | 77.3 | 70.0 | 84.6 | 50.0 | fp32 | DAVIS | step |" in text
+    assert "| a<b | 77.3 | 70.0 | 84.6 | 50.0 | 40.0 | fp32 | DAVIS | step |" in text
     assert "| a<b | 10.0 | 5.0 | 2.0 |" in text
     assert "| a<b | 3 | 51.0 | 17.0 |" in text  # of three objects
     assert "| a<b | 30 | 303 | +0.67% | 5 frames |" in text
