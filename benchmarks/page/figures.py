@@ -27,6 +27,8 @@ STYLE: dict[Any, Any] = {
     "savefig.transparent": True,
 }
 DASHES = ("-", "--", ":")
+# Numbers within such a ratio have too few marks at 1, 2 and 5.
+FEW = 8.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def scatter(points: Mapping[str, tuple[float, float]], x: str, y: str) -> str:
     for number, (name, (across, up)) in enumerate(points.items()):
         axes.scatter([across], [up], s=55, color=f"C{number % 10}", zorder=3, label=name)
     axes.set_xscale("log")
-    _plain_numbers(axes.xaxis)
+    times = [across for across, _ in points.values()]
+    _plain_numbers(axes.xaxis, max(times) / min(times))
     axes.margins(x=0.15)
     _legend(axes)
     return _svg(figure)
@@ -127,10 +130,12 @@ def _around(
     return max(within[0], min(values) - room), min(within[1], max(values) + room)
 
 
-def _plain_numbers(axis: Any) -> None:
+def _plain_numbers(axis: Any, ratio: float) -> None:
+    """ratio: of the largest number to the smallest."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    fine = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    axis.set_major_locator(LogLocator(subs=fine if ratio < FEW else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
