@@ -27,7 +27,7 @@ PART_OF_DISK, MOST_BYTES = 0.25, 8 * 2**30
 NOT_HERE = (
     "mask", "binary_mask", "objects", "box", "point", "not_point", "save_frame", "no_masks",
     "no_overlay", "fps", "audio", "frames", "json", "remove", "pause", "rate", "resume", "layout",
-    "set",
+    "set", "workers", "ray", "gpus_per_worker", "checkpoint_every",
 )  # fmt: skip
 
 

@@ -336,3 +336,63 @@ class TestClosing:
             del group, streams
             gc.collect()
             assert not held and not model.memory._held
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens(make_model, seed):
+    """Random steps of some streams, of frames that are refused, too, and random changes between
+    them: all is as with separate segmenters."""
+    rng, folder = np.random.default_rng(seed), make_model()
+    with vos_deploy.Model(folder, threads=1) as model, model.group(batch=3) as group:
+        pairs = [
+            (group.segmenter(**options), vos_deploy.Segmenter(folder, threads=1, **options))
+            for options in ({}, {"memory_every": 1}, {"size": 32}, {"focus": True, "size": 32})
+        ]
+        for _ in range(25):
+            chosen = [pairs[i] for i in rng.permutation(4)[: rng.integers(1, 5)]]
+            frames, masks, refused = {}, {}, {}
+            for stream, single in chosen:
+                change(rng, stream, single)
+                size = LARGE if rng.random() < 0.05 else (48, 64)
+                cells = {i: (int(rng.integers(3)), int(rng.integers(4))) for i in (1, 2)}
+                frames[stream], mask = scene(cells, size)
+                if not single.objects or rng.random() < 0.2:
+                    masks[stream] = mask
+                if rng.random() < 0.1:
+                    masks[stream] = mask[:-1]
+            before = [state(single) for _, single in pairs]
+            for stream, single in chosen:
+                try:
+                    single._take_back(single._check(frames[stream], masks.get(stream)))
+                except InputError as error:
+                    refused[stream] = str(error)
+            assert before == [state(single) for _, single in pairs]
+            if refused:
+                with pytest.raises(InputError) as caught:
+                    group.step(frames, masks)
+                assert str(caught.value).partition(": ")[2] == next(iter(refused.values()))
+            else:
+                labels = group.step(frames, masks)
+                for stream, single in chosen:
+                    wanted = single.step(frames[stream], masks.get(stream))
+                    np.testing.assert_array_equal(labels[stream], wanted)
+            assert [state(stream) for stream, _ in pairs] == [state(s) for _, s in pairs]
+
+
+def change(rng: np.random.Generator, *segmenters: vos_deploy.Segmenter) -> None:
+    """The same to all, or nothing."""
+    ids, what = segmenters[0].objects, rng.integers(8)
+    for segmenter in segmenters:
+        if what == 0 and ids:
+            segmenter.remove(ids[0])
+        elif what == 1 and ids:
+            segmenter.pause(ids[-1])
+        elif what == 2 and segmenter.paused:
+            segmenter.resume(segmenter.paused)
+        elif what == 3:
+            segmenter.reset()
+
+
+def state(segmenter: vos_deploy.Segmenter) -> Any:
+    memory = segmenter.memory
+    return segmenter.objects, segmenter.paused, segmenter.idle, memory.frames, memory.bytes

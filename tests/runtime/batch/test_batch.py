@@ -115,10 +115,19 @@ def test_refused_before_any_work(make_model, videos, tmp_path, capsys, arguments
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("option", ["--ray", "--resume", "--layout=davis", "--gpus-per-worker=0"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--ray", "--resume", "--layout=davis", "--gpus-per-worker=0"),
+        *("--workers=1", "--checkpoint-every=0"),
+    ],
+)
 def test_a_single_video_is_no_batch(tmp_path, capsys, option):
+    name = option.partition("=")[0]
     assert main(["--video", str(tmp_path), option]) == 2
-    assert f"{option.partition('=')[0]} is for a batch: give --videos" in capsys.readouterr().err
+    assert f"{name} is for a batch: give --videos" in capsys.readouterr().err
+    assert main(["--video", str(tmp_path), "--serve", "0", option]) == 2
+    assert f"--serve takes no {name}" in capsys.readouterr().err
 
 
 def test_nowhere_to_write(make_model, videos, tmp_path, capsys):
