@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from threading import Barrier, Lock
 from time import perf_counter, process_time
 from typing import Any
 
@@ -72,16 +73,20 @@ def run(args: argparse.Namespace) -> int:
     _, mask = next(scene(options["size"], args.objects))
     if args.batch is not None:
         return in_groups(args, bundle, options, own, clip, mask)
-    with Model(bundle.path, device=options["device"], threads=options["threads"]) as shared:
+    with (
+        Model(bundle.path, device=options["device"], threads=options["threads"]) as shared,
+        ThreadPoolExecutor(args.streams) as pool,
+    ):
         first = started(shared, own, clip, mask)
+        before = resident()
+        use_threads(pool, first, clip, args.streams)
         one = resident()
         needed = state_bytes(bundle, first._settings, options["size"], args.objects)
         streams = [first, *(started(shared, own, clip, mask) for _ in range(args.streams - 1))]
         speeds: dict[int, list[Speed]] = {1: [], args.streams: []}
-        with ThreadPoolExecutor(args.streams) as pool:
-            for _ in range(args.rounds):  # in turns, as the load of a machine changes
-                for count, found in speeds.items():
-                    found.append(speed(pool, streams[:count], clip, args.frames))
+        for _ in range(args.rounds):  # in turns, as the load of a machine changes
+            for count, found in speeds.items():
+                found.append(speed(pool, streams[:count], clip, args.frames))
         many = resident()
         for segmenter in streams:
             segmenter.close()
@@ -94,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     facts = {
         **_conditions(args, bundle, options),
         "state of a stream, MiB": _mib(needed),
+        f"{args.streams} threads, counted with the first stream, MiB": _mib(one - before),
         "one stream and the states of the others, MiB": _mib(allowed),
         "summed speed": f"{summed / single:.1%} of one stream",
         **conditions.machine(),
@@ -146,6 +152,19 @@ def started(
         for frame in clip:
             segmenter.step(frame)
     return segmenter
+
+
+def use_threads(pool: ThreadPoolExecutor, segmenter: Segmenter, clip: Clip, threads: int) -> None:
+    """Have each thread of a pool step a stream once: what a thread takes, for its stack and its
+    part of the allocator, is there from then on and is of no stream."""
+    all_there, turn = Barrier(threads), Lock()
+
+    def step(frame: NDArray[np.uint8]) -> None:
+        all_there.wait()
+        with turn:
+            segmenter.step(frame)
+
+    list(pool.map(step, _around(clip, threads)))
 
 
 def speed(pool: ThreadPoolExecutor, streams: Sequence[Segmenter], clip: Clip, frames: int) -> Speed:

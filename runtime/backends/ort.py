@@ -80,11 +80,12 @@ class OnnxRuntimeBackend(Backend):
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         binding = self._bindings[graph]
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        for name, array in outputs.items():
-            target = np.asarray(array)
-            binding.bind_output(name, "cpu", 0, target.dtype, target.shape, target.ctypes.data)
+        # By address: a binding would hold on to the arrays of its last run, also when the stream
+        # has let go of them.
+        for bind, arrays in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                place = np.asarray(array)
+                bind(name, "cpu", 0, place.dtype, place.shape, place.ctypes.data)
         self._sessions[graph].run_with_iobinding(binding)
 
 

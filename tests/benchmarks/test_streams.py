@@ -24,7 +24,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
 
 
 def test_prints_both(capsys, monkeypatch, tmp_path):
-    held = iter([100 * 2**20] * 4)
+    held = iter([99 * 2**20, 100 * 2**20, 100 * 2**20] * 2)
     monkeypatch.setattr(streams, "resident", lambda: next(held))
     speeds = iter(streams.Speed(frames, 50) for frames in (10.0, 9.6, 10.0, 9.4))
     monkeypatch.setattr(streams, "speed", lambda *_: next(speeds))
@@ -35,6 +35,7 @@ def test_prints_both(capsys, monkeypatch, tmp_path):
         {"streams": 3, "frames/s": 9.6, "CPU ms per frame": 50, "resident MiB": 100.0},
     ]
     assert found["conditions"]["summed speed"] == "96.0% of one stream"
+    assert found["conditions"]["3 threads, counted with the first stream, MiB"] == 1.0
     assert (tmp_path / "streams.csv").exists()
     assert run(capsys)[0] == 1  # too slow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,6 +179,10 @@ class TestMemoryLimit:
             segmenter.step(*scene({1: (0, 1), 2: (1, 1)}))
             (held,) = model.memory._held.values()
             assert held == sum(allocated) > segmenter.memory.bytes > 0
+            segmenter.step(scene({1: (0, 1), 2: (1, 1)})[0])
+            segmenter.reset()
+            gc.collect()
+            assert not allocated and not model.memory._held
 
     def test_a_stream_that_does_not_fit_is_refused(self, make_model):
         folder = make_model()
