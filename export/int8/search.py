@@ -44,8 +44,11 @@ class Search:
         percentile: float = PERCENTILE,
     ) -> None:
         self._loop, self._stage = loop, stage
-        found = {name: candidates(model) for name, model in models.items()}
-        self.layers: Layers = {name: layers for name, layers in found.items() if layers}
+        self._known = {name: candidates(model) for name, model in models.items()}
+        # A graph that the clip does not run cannot be calibrated, and stays in float.
+        self.layers: Layers = {
+            name: layers for name, layers in self._known.items() if layers and loop.calls.get(name)
+        }
         self._models = {name: models[name] for name in self.layers}
         self._ranges = {
             name: ranges(model, loop.calls[name], percentile)
@@ -70,7 +73,7 @@ class Search:
     def given(self, kept: Mapping[str, Iterable[str]]) -> Table:
         """The table if these layers stay in float. Raises InputError for one that there is not."""
         for graph, names in kept.items():
-            unknown = set(names) - set(self.layers.get(graph, ()))
+            unknown = set(names) - set(self._known.get(graph, ()))
             if unknown:
                 raise InputError(
                     f"the graph {graph!r} of this model has no layer {min(unknown)!r} to keep in "

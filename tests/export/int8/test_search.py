@@ -73,6 +73,15 @@ def test_a_loss_of_nothing_leaves_what_costs_in_float() -> None:
     assert table.loss == 0
 
 
+def test_a_graph_that_the_clip_does_not_run_stays_in_float() -> None:
+    costs = Costs(COSTS)
+    costs.calls.pop("decoder")
+    found = search(costs)
+    assert found.layers.keys() == {"encoder"}
+    # Another clip may have run it: its layers are known, all the same.
+    assert found.given({"decoder": ["wide"]}).loss == pytest.approx(0.23)
+
+
 def test_layers_that_are_given_stay_in_float() -> None:
     made = search(Costs(COSTS))
     table = made.given({"encoder": ["second"]})
