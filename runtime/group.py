@@ -97,7 +97,8 @@ class Group(Streams):
 
         Returns:
             Object ids by stream, uint8 [H, W]: what the streams would have found by themselves, but
-            for rounding where a GPU chooses other convolutions for a batch. A stream's `timings` are its share of the step.
+            for rounding where a GPU chooses other convolutions for a batch. A stream's `timings`
+            are its share of the step.
 
         Raises:
             InputError: something is not as above, as `Segmenter.step` says. All streams are as
