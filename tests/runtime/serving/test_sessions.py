@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
 from tests.runtime.scenes import scene
@@ -222,3 +223,32 @@ class TestOptions:
     def test_a_type_that_is_none(self, client: TestClient) -> None:
         answer = client.post("/sessions", content=b"{}", headers={"content-type": "text/plain"})
         assert answer.status_code == 415 and "application/json" in sentence(answer)
+
+
+def test_everything_at_once(make_client: MakeClient) -> None:
+    """Frames, marks, deletions and new sessions cross each other: nobody gets a 500, and in the end
+    there is room for as many sessions as may be."""
+    client = make_client(max_sessions=4, frames_in_flight=2)
+    frame, mask = scene({1: (0, 0), 7: (1, 1)})
+    paths = [opened(client) for _ in range(3)]
+
+    def ask(number: int) -> list[int]:
+        path = paths[number % 3]
+        requests: tuple[Callable[[], Response], ...] = (
+            lambda: client.post(path + "/frames", **form(frame, mask)),
+            lambda: client.delete(path + "/objects/7"),
+            lambda: client.get(path + "/labels"),
+            lambda: client.delete(client.post("/sessions").headers.get("location", "/nowhere")),
+            lambda: client.post(path + "/frames", **form(frame)),
+            lambda: client.delete(path),
+        )
+        return [requests[(number + turn) % 6]().status_code for turn in range(6)]
+
+    with ThreadPoolExecutor(6) as pool:
+        codes = {code for found in pool.map(ask, range(6)) for code in found}
+    assert {200, 404} <= codes <= {200, 204, 404, 405, 422, 429}
+    for path in paths:
+        client.delete(path)
+    for _ in range(4):
+        opened(client)
+    assert client.post("/sessions").status_code == 429
