@@ -29,7 +29,8 @@ PERCENTILE = 99.99
 
 
 def ranges(model: ModelProto, calls: Sequence[dict[str, Any]], percentile: float) -> Any:
-    """The range of every tensor that may become uint8, for `quantize`.
+    """The range of every tensor that may become uint8, for `quantize`; None for a graph that has
+    infinite ones.
 
     calls: inputs by name, of each call of the graph that is calibrated on.
     """
@@ -47,7 +48,12 @@ def ranges(model: ModelProto, calls: Sequence[dict[str, Any]], percentile: float
             extra_options={"percentile": percentile, "symmetric": False},
         )
         for call in calls:  # one at a time: all tensors of all calls would not fit in memory
-            calibrator.collect_data(_Reader(call))
+            try:
+                calibrator.collect_data(_Reader(call))
+            except ValueError as error:
+                if "not finite" not in str(error):
+                    raise
+                return None
         return calibrator.compute_data()
 
 

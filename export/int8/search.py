@@ -45,7 +45,8 @@ class Search:
     ) -> None:
         self._loop, self._stage = loop, stage
         self._known = {name: candidates(model) for name, model in models.items()}
-        # A graph that the clip does not run cannot be calibrated, and stays in float.
+        # A graph that the clip does not run, or whose activations are infinite, has no ranges and
+        # stays in float.
         self.layers: Layers = {
             name: layers for name, layers in self._known.items() if layers and loop.calls.get(name)
         }
@@ -54,6 +55,9 @@ class Search:
             name: ranges(model, loop.calls[name], percentile)
             for name, model in self._models.items()
         }
+        for name, found in self._ranges.items():
+            if found is None:
+                del self.layers[name]
 
     def quantized(self, layers: Mapping[str, Iterable[str]]) -> dict[str, ModelProto]:
         """The graphs in which `layers` are, in INT8, by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -80,6 +81,12 @@ def test_a_graph_that_the_clip_does_not_run_stays_in_float() -> None:
     assert found.layers.keys() == {"encoder"}
     # Another clip may have run it: its layers are known, all the same.
     assert found.given({"decoder": ["wide"]}).loss == pytest.approx(0.23)
+
+
+def test_a_graph_with_infinite_activations_stays_in_float() -> None:
+    costs = Costs(COSTS)
+    costs.calls["decoder"][0] = {"x": np.full((1, int8.CHANNELS, 8, 8), np.inf, np.float32)}
+    assert search(costs).layers.keys() == {"encoder"}
 
 
 def test_layers_that_are_given_stay_in_float() -> None:
