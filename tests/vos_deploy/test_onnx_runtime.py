@@ -22,7 +22,7 @@ def fresh_import():
 
 def test_missing_engine_names_both_extras(monkeypatch, fresh_import):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r'vos_deploy\[cpu\]".*vos_deploy\[gpu\]"'):
+    with pytest.raises(InputError, match=r'\[cpu\]".*\[gpu\]"'):
         onnx_runtime.import_onnxruntime()
 
 

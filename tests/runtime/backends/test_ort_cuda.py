@@ -165,7 +165,7 @@ def test_arrays_are_bound_where_they_lie(make_model):
 
 
 def test_onnxruntime_without_cuda(make_model):
-    with pytest.raises(InputError, match=r"has no CUDA.*vos_deploy\[gpu\]"):
+    with pytest.raises(InputError, match=r"has no CUDA.*\[gpu\]"):
         backends.create(Bundle.load(make_model()), "cuda")
 
 
