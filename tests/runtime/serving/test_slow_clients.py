@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, RemoteDisconnected
 from typing import Any
 
@@ -148,14 +149,12 @@ def test_a_refused_body_that_does_not_end(serve: Serve, monkeypatch: pytest.Monk
 def test_what_is_no_http(serve: Serve, sent: bytes) -> None:
     served = serve()
     with socket.create_connection(("127.0.0.1", served.port)) as client:
-        client.sendall(sent)
-        client.shutdown(socket.SHUT_WR)
         answer = b""
-        try:
+        with suppress(OSError):  # the server may have hung up before all was sent
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
             while part := client.recv(65536):
                 answer += part
-        except ConnectionError:
-            pass
     if answer:
         assert answer.startswith(b"HTTP/1.1 400") and b'{"error": "this is not HTTP/1.1"}' in answer
     assert ask(served.connect(), "GET", "/health")[0] == 200
