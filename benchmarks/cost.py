@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vos_deploy.arguments import frame_size, numbers, positive
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
@@ -25,7 +25,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 from . import conditions, report
 from .fps import EXPORTED, STEP
 from .operations import Operations
-from .options import add_model_argument, add_report_arguments, memory_sizes
+from .options import add_model_argument, add_report_arguments, memory_sizes, open_model
 from .profiled import Profiled
 from .scene import scene
 from .sheets import Work, estimates, parse_measured
@@ -69,9 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model = args.model or demonstration_model()
-    report.keep_inputs(args.output, FILES, {"--model": model, "--times": args.times})
-    bundle = Bundle.load(model)
+    bundle = open_model(args, FILES, {"--times": args.times})
     own = given_options(args)
     size = args.size or bundle.size or DEFAULT_SIZE
     tracker = trackers.find(bundle)

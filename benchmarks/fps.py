@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.arguments import frame_size, numbers, positive
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.extras import install
@@ -27,7 +27,7 @@ from vos_deploy.runtime.run.times import PERCENTILES, StageTimes
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_model_argument, add_report_arguments, memory_sizes
+from .options import add_model_argument, add_report_arguments, memory_sizes, open_model
 from .scene import scene
 
 log = logging.getLogger(__name__)
@@ -127,10 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model = args.model or demonstration_model()
-    reads = {"--model": model, "--checkpoint": args.checkpoint, "--beside": args.beside}
-    report.keep_inputs(args.output, FILES, reads)
-    bundle = Bundle.load(model)
+    reads = {"--checkpoint": args.checkpoint, "--beside": args.beside}
+    bundle = open_model(args, FILES, reads)
     options = {
         "device": args.device,
         "size": args.size or bundle.size or DEFAULT_SIZE,

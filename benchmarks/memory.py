@@ -5,7 +5,6 @@ import itertools
 from typing import Any
 
 from vos_deploy.arguments import positive
-from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.commands import progress
 from vos_deploy.errors import InputError
 from vos_deploy.frames import Size
@@ -13,7 +12,7 @@ from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_opti
 from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
-from .options import add_model_argument, add_report_arguments
+from .options import add_model_argument, add_report_arguments, open_model
 from .scene import scene
 
 FILES = ("memory.csv", "memory.json")
@@ -34,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model = args.model or demonstration_model()
-    report.keep_inputs(args.output, FILES, {"--model": model})
-    bundle = Bundle.load(model)
+    bundle = open_model(args, FILES)
     options = segmenter_options(args)
     options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
     with Segmenter(bundle.path, **options) as segmenter:

@@ -1,13 +1,16 @@
 """Arguments that several benchmarks share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from vos_deploy.bundle import Bundle, demonstration_model
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.trackers import Tracker
 
 from .davis import YEARS, Clip, find_clips
+from .report import keep_inputs
 
 DEFAULT_MEMORY = 5
 
@@ -19,6 +22,16 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="exported model (default: the bundled demo model)",
     )
+
+
+def open_model(
+    args: argparse.Namespace, files: Sequence[str], reads: dict[str, Path | None] | None = None
+) -> Bundle:
+    """The model that the arguments name. Raises InputError if the reports `files` would be written
+    where it, or what else a benchmark `reads`, lies."""
+    model = args.model or demonstration_model()
+    keep_inputs(args.output, files, {"--model": model, **(reads or {})})
+    return Bundle.load(model)
 
 
 def add_davis_arguments(parser: argparse.ArgumentParser, *, years: bool = True) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.arguments import frame_size, positive, positive_number
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.commands import progress
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.backends.base import Array
@@ -24,7 +24,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 from . import conditions, report
 from .allocations import Line, line_of, watched
 from .graph_memory import GraphMemory
-from .options import add_model_argument, add_report_arguments
+from .options import add_model_argument, add_report_arguments, open_model
 from .profiled import Profiled
 from .scene import scene
 
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model = args.model or demonstration_model()
-    report.keep_inputs(args.output, FILES, {"--model": model})
-    bundle = Bundle.load(model)
+    bundle = open_model(args, FILES)
     options = {**segmenter_options(args), "device": "cpu"}
     every = options["memory_every"] or bundle.memory.every
     kept = options["memory_frames"] or bundle.memory.frames

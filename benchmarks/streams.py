@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.arguments import positive
-from vos_deploy.bundle import Bundle, demonstration_model
+from vos_deploy.bundle import Bundle
 from vos_deploy.runtime.arguments import add_segmenter_arguments, segmenter_options
 from vos_deploy.runtime.group import Group
 from vos_deploy.runtime.memory.limit import state_bytes
@@ -24,7 +24,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 
 from . import conditions, report
 from .memory import DEFAULT_SIZE, resident, whole_size
-from .options import add_model_argument, add_report_arguments
+from .options import add_model_argument, add_report_arguments, open_model
 from .scene import scene
 
 FILES = ("streams.csv", "streams.json")
@@ -63,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    model = args.model or demonstration_model()
-    report.keep_inputs(args.output, FILES, {"--model": model})
-    bundle = Bundle.load(model)
+    bundle = open_model(args, FILES)
     options = segmenter_options(args)
     options["size"] = whole_size(options["size"] or bundle.size or DEFAULT_SIZE)
     own = {name: options[name] for name in options if name not in ("device", "threads")}
