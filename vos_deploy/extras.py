@@ -11,6 +11,6 @@ UPGRADE = "git pull, in the checkout of vos_deploy"
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra, from any folder: this package is had as a checkout."""
+    """The command that installs an extra, from any folder; the package lives in a checkout."""
     here = not (ROOT / "setup.cfg").is_file() or Path.cwd() == ROOT
     return f'pip install -e "{"." if here else ROOT}[{extra}]"'

@@ -45,7 +45,7 @@ SINGLE = (
     *("remove", "pause", "box", "point", "not_point"),
 )
 # What a single video does not take.
-SEVERAL = (*("workers", "ray", "gpus_per_worker", "resume", "checkpoint_every", "layout", "set"),)
+SEVERAL = ("workers", "ray", "gpus_per_worker", "resume", "checkpoint_every", "layout", "set")
 CHECKPOINT_EVERY = 30.0  # seconds
 REFRESH = 0.5  # seconds between looks at the bar
 
