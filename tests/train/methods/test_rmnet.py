@@ -122,11 +122,12 @@ def test_gradient_of_ones_is_cancelled_by_the_softmax(davis: Path) -> None:
     (7 * region).sum().backward()
     assert torch.equal(slots.grad, torch.ones_like(slots))
     right, released = (
-        gradients(*task_and_batch(davis, region_gradient=kind)) for kind in ("none", "ones")
+        gradients(*task_and_batch(davis, region_gradient=kind, backbone="resnet18"))
+        for kind in ("none", "ones")
     )
     scale = max(g.abs().max() for g in right)
     for one, other in zip(right, released, strict=True):
-        assert (one - other).abs().max() < 1e-3 * scale
+        assert (one - other).abs().max() < 1e-4 * scale
 
 
 def test_flow_is_taught_to_tinyflownet(davis: Path) -> None:
