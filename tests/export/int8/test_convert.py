@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -20,6 +21,8 @@ from vos_deploy.export.int8.convert import to_int8
 from vos_deploy.export.int8.layers import candidates
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends.tensorrt.eight_bit import symmetric
+from vos_deploy.runtime.boxes import backend as boxes
+from vos_deploy.runtime.boxes import windows
 from vos_deploy.runtime.segmenter import Segmenter
 
 
@@ -27,7 +30,7 @@ from vos_deploy.runtime.segmenter import Segmenter
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small STM with random weights, which all search would leave in float."""
     folder = tmp_path_factory.mktemp("int8")
-    draft = replace(Bundle.load(models.model("stm")), size=(64, 96))  # small and fast
+    draft = Bundle.load(models.model("stm"))
     graphs = {name: onnx.load(draft.graph_path(name)) for name in draft.graphs}
     clip = folder / "clip"
     clip.mkdir()
@@ -35,7 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("frames", "mask.png"):
         (clip / name).symlink_to(source / name)
     calibration = Calibration(clip, loss=1.0, kept={"decoder": candidates(graphs["decoder"])[-1:]})
-    made, table = to_int8(models.small("stm"), draft, graphs, calibration, lambda text: None)
+    calibrated = replace(draft, size=(64, 96))  # small and fast
+    made, table = to_int8(models.small("stm"), calibrated, graphs, calibration, lambda text: None)
     assert table["clip"] == "clip"
     contents = {name: graph.SerializeToString() for name, graph in made.items()}
     replace(draft, precision="int8", int8=table).save(folder / "model", contents)
@@ -72,6 +76,25 @@ def test_follows_objects_on_the_cpu(folder: Path) -> None:
         assert segmenter._backend.device == "cpu"
     with pytest.raises(InputError, match="INT8, which ONNX Runtime computes on the CPU only"):
         backends.create(Bundle.load(folder), "cuda")
+
+
+def test_a_decoder_sees_the_same_in_a_box(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "MARGIN", 7)  # covers the receptive field
+    # Weights that are not trained see the object everywhere.
+    monkeypatch.setattr(boxes, "reaches_border", lambda *arguments: False)
+    frame = np.random.default_rng(0).integers(0, 255, (266, 330, 3), np.uint8)
+    mask = np.zeros(frame.shape[:2], np.uint8)
+    mask[125:145, 160:173] = 1
+    found = []
+    for in_boxes in (False, True):
+        with Segmenter(folder, threads=1, decode_in_boxes=in_boxes) as segmenter:
+            segmenter.step(frame, mask)
+            segmenter.step(frame)
+            found.append(segmenter.probabilities[:, 125:145, 160:173])
+            used = getattr(segmenter._tracker.backend, "windows", None)
+    assert used is not None and [window.size for window in used] == [(16, 16)]
+    assert np.ptp(found[0][1]) > 1e-3
+    assert np.abs(found[1] - found[0]).max() < 1e-5
 
 
 @pytest.mark.parametrize("graph", ["encoder", "memorize", "decoder"])

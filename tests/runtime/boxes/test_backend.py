@@ -12,6 +12,7 @@ from vos_deploy.methods import METHODS
 from vos_deploy.runtime.backends import Backend
 from vos_deploy.runtime.boxes import backend, windows
 from vos_deploy.runtime.focus import Crop
+from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.settings import Settings
 
 SIZE = (20 * 16, 24 * 16)
@@ -26,6 +27,12 @@ def steps(segmenter):
         yield segmenter.step(frame, None if t else mask).copy(), segmenter.probabilities.copy()
 
 
+def clip(shift):
+    """Frames and masks of two objects, of which one moves on."""
+    for t in range(4):
+        yield scene({1: (5, 5 + shift), 2: (12, 9 + t)}, SIZE)
+
+
 def test_small_objects_are_decoded_in_windows(make_segmenter):
     segmenter = make_segmenter(decode_in_boxes=True)
     whole = make_segmenter()
@@ -35,6 +42,33 @@ def test_small_objects_are_decoded_in_windows(make_segmenter):
         assert np.array_equal(labels, expected)
         assert np.abs(estimate - probabilities).max() < 2e-4
     assert segmenter.timings.keys() == whole.timings.keys()
+
+
+def test_streams_of_a_group_decode_in_windows_or_not(make_model):
+    def play(segmenters, step):
+        found = []
+        for shown in zip(*(clip(shift) for shift in range(len(segmenters))), strict=True):
+            frames = {s: frame for s, (frame, _) in zip(segmenters, shown, strict=True)}
+            masks = {s: mask for s, (_, mask) in zip(segmenters, shown, strict=True)}
+            labels = step(frames, None if found else masks)
+            found.append([labels[s] for s in segmenters])
+        return found
+
+    def one_by_one(frames, masks):
+        return {s: s.step(frame, masks and masks[s]) for s, frame in frames.items()}
+
+    folder, options = make_model(), ({"decode_in_boxes": True}, {}, {"decode_in_boxes": True})
+    with Model(folder, threads=1) as model:
+        expected = play([model.segmenter(**each) for each in options], one_by_one)
+    with Model(folder, threads=1) as model, model.group() as group:
+        segmenters = [group.segmenter(**each) for each in options]
+        assert np.array_equal(play(segmenters, group.step), expected)
+        first, whole, last = (segmenter._tracker.backend for segmenter in segmenters)
+        assert not hasattr(whole, "windows")
+        assert first.windows != last.windows
+        assert all(window.height < 12 for window in first.windows + last.windows)
+        assert all(s.timings.keys() > {"decoder", "finish"} for s in segmenters)
+        assert len({s.timings["decoder"] for s in segmenters}) == 1  # each has its share
 
 
 def test_who_leaves_a_window_is_found_in_the_whole_frame(make_segmenter):
