@@ -29,17 +29,29 @@ def model() -> Path:
 
 
 @pytest.fixture(params=models.ENGINES, scope="module")
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def place(
+    engine: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     """Who runs the graphs: what to tell a Segmenter."""
-    if request.param == "pytorch":
+    if engine == "pytorch":
         return models.in_pytorch(golden_network(), tmp_path_factory.mktemp("rmnet") / "model")
     return {"model": request.getfixturevalue("model")}
 
 
 def check_run(
-    place: dict[str, Any], run: str, every: int, masks: dict[int, np.ndarray], **options: Any
+    place: dict[str, Any],
+    run: str,
+    every: int,
+    masks: dict[int, np.ndarray],
+    length: int | None = None,
+    **options: Any,
 ) -> None:
-    recorded, frames = golden.arrays("rmnet"), golden.clip()[0]
+    recorded, frames = golden.arrays("rmnet"), golden.clip()[0][:length]
     step, probabilities = golden.sampled("rmnet", f"{run}_prob")
     arguments = {"memory_every": every, "memory_frames": "unlimited", **options}
     with vos_deploy.Segmenter(**place, **arguments) as segmenter:
@@ -68,8 +80,10 @@ def check_run(
         pytest.param("E5", 5, {"flow": recorded_flow}, marks=FULL),
     ],
 )
-def test_two_objects(place: Any, run: str, every: int, options: dict[str, Any]) -> None:
-    check_run(place, run, every, {0: golden.clip()[1]}, **options)
+def test_two_objects(
+    place: Any, engine: str, run: str, every: int, options: dict[str, Any]
+) -> None:
+    check_run(place, run, every, {0: golden.clip()[1]}, models.FRAMES[engine], **options)
 
 
 @needs_golden

@@ -198,10 +198,10 @@ def taps(kernel: Any) -> NDArray[Any]:
 def check_decisions(
     step: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], objects: Callable[[], Sequence[Any]]
 ) -> None:
-    """Hold gates and labels of the frames after the first against run M, with what is painted
-    from the first frame drawn anew."""
+    """Hold gates and labels of the first frames after the annotated one against run M, with what is
+    painted from that drawn anew."""
     arrays, differing = golden.arrays("gfrtm"), 0
-    for t, frame in enumerate(golden.clip()[0][1:], start=1):
+    for t, frame in enumerate(golden.clip()[0][1 : golden.START], start=1):
         differing += int((step(frame) != arrays["M/labels"][t]).sum())
         computed = [followed.computed for followed in objects()]
         assert computed == [arrays[f"M/f{t}/o{i}/gate"] == 0 for i in (1, 2)]

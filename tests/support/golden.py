@@ -24,6 +24,10 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden"
 
 SLOW = pytest.mark.slow
+# Frames of a recorded run that are followed by default: the annotated one, and reads of one memory
+# frame and of two; in some runs an object is marked in the next. `-m slow` follows them all.
+START = 4
+LENGTHS = [pytest.param(START, id="start"), pytest.param(None, marks=SLOW, id="whole")]
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden numbers are not here")
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 

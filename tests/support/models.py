@@ -22,8 +22,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from sympy import Expr  # noqa: E402
 from torch.onnx._internal._lazy_import import onnxscript_apis  # noqa: E402
 
+from tests.support import golden  # noqa: E402
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec  # noqa: E402
 from vos_deploy.export.cli import main  # noqa: E402
 from vos_deploy.export.clip import sample_clip  # noqa: E402
@@ -35,14 +37,17 @@ from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
 
 # torch's exporter reads the sources of five hundred operators for every graph: once is enough.
 onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
+# torch's tracer asks this a hundred thousand times for every graph, of few expressions.
+Expr.is_number = property(cache(Expr.is_number.fget))
 
 # What exports are compared on here, if they are of any size: a fifth of the pixels of the real one.
 CLIP_SIZE = (111, 195)
 
 # Who runs a recorded run. An export of the official widths takes a minute or more: by default the
 # same Segmenter runs the modules that are exported, which `tests/export/test_methods.py` holds
-# against their graphs.
+# against their graphs, over the first frames.
 ENGINES = ["pytorch", pytest.param("exported", marks=pytest.mark.slow)]
+FRAMES = {"pytorch": golden.START, "exported": None}
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "test-models"

@@ -36,7 +36,8 @@ def rows(output: Path) -> dict[str, int]:
     return {n: len(a.rows) for n, a in Journal(output / "rows.jsonl").read().items()}
 
 
-@pytest.mark.parametrize("engine", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["cpu", "cuda"])
 def test_killed_resumed_and_out_of_time(tmp_path, engine):
     expected = ["facts", f"speed {engine} shipped", f"memory {engine} shipped"]
     running = start(engine, tmp_path, 5)

@@ -206,6 +206,7 @@ def test_every_stage_lowers_the_loss(stage: str, stills: Path, davis: Path, tmp_
     whole_runs.falls(arguments, tmp_path / "run", 0.9)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_where_the_uninterrupted_one_does(davis: Path, tmp_path: Path) -> None:
     data = ["--davis", str(davis), "--youtube", str(davis), "--youtube-skip", "0"]
     arguments = [*NARROW, "--stage", "main", *data, *TRUNKS, "--frames", "3", "--average", "0.9"]

@@ -267,6 +267,7 @@ def test_stage_lowers_the_loss_on_real_data(tmp_path: Path) -> None:
     falls(arguments, tmp_path / "run", 0.95)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_where_the_uninterrupted_one_does(
     davis: Path, imagenet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

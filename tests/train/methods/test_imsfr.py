@@ -157,6 +157,7 @@ def test_pixels_count_by_the_schedule(davis: Path) -> None:
     assert found[0] == found[1] < found[2] < found[3] == found[4]
 
 
+@pytest.mark.slow
 def test_mixed_precision_leaves_sums_and_waves_alone(
     davis: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

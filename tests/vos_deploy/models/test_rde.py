@@ -70,6 +70,7 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_every_intermediate_is_the_official_one() -> None:
     model, recorded = network("pure"), golden.arrays("rde")
     frames, mask = golden.clip()

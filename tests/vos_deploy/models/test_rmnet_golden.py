@@ -71,6 +71,7 @@ def test_keys_and_shapes_are_the_official_ones() -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_every_intermediate_of_the_first_frames(network: RMNet) -> None:
     recorded, frames, masks = golden.arrays("rmnet"), normalized(), tensors()[1]
     assert np.array_equal(frames[1, :, ::8, ::8], recorded["x_norm_f1_s8"])
@@ -164,6 +165,7 @@ def test_every_intermediate_of_tiny_flownet(network: RMNet) -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_small_objects_and_three_memory_frames(network: RMNet) -> None:
     """Regions that are tight, each memory frame with its own box; and the sparse read of them."""
     recorded, frames = golden.arrays("rmnet"), normalized()

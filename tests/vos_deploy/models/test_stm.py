@@ -40,6 +40,7 @@ def test_configuration_is_read_off_the_keys(name: str) -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_every_intermediate_is_the_official_one() -> None:
     model, (frames, masks), recorded = network("stm_original"), tensors(), golden.arrays("stm")
     with torch.inference_mode():

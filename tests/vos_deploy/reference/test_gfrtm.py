@@ -30,7 +30,7 @@ def seen(followed: Followed) -> Any:
 
 
 @needs_golden
-@SLOW  # by default the tracker alone is held against "M" and "B"
+@SLOW  # by default the tracker alone is held against "M"
 @pytest.mark.parametrize("run", RUNS)
 def test_official_run(run: str) -> None:
     recorded = Recorded(run)

@@ -22,10 +22,10 @@ FEATURES, COMPRESSED = 5e-5, 1e-5  # absolute; relative to the largest number
 FAST = {EVERYWHERE}
 
 
-def follow(reference: RDEReference, run: Run) -> list[np.ndarray]:
+def follow(reference: RDEReference, run: Run, length: int | None = None) -> list[np.ndarray]:
     """Probabilities [1 + K, H, W] of the frames after the first."""
     found = []
-    for frame, mask in run.clip():
+    for frame, mask in run.clip()[:length]:
         labels = reference.step(frame, mask)
         assert np.array_equal(labels, reference.probabilities.argmax(0))
         found.append(reference.probabilities.numpy())
@@ -77,10 +77,11 @@ def test_embeddings_of_the_clip(weights: str, monkeypatch: pytest.MonkeyPatch) -
         assert error(inputs[1][:, ::32], recorded["pure.upd0.in_value_c32"][0]) < FEATURES
 
 
+@pytest.mark.parametrize("length", golden.LENGTHS)
 @pytest.mark.parametrize("name", golden.params(RUNS, FAST, EVERYWHERE))
-def test_official_run(name: str) -> None:
+def test_official_run(name: str, length: int | None) -> None:
     run = RUNS[name]
-    run.check(follow(reference_of(run), run))
+    run.check(follow(reference_of(run), run, length))
 
 
 def two_boxes(late: int | None) -> list[tuple[np.ndarray, np.ndarray | None]]:

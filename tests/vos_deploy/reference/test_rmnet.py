@@ -88,6 +88,7 @@ def test_mirrored_run_is_averaged() -> None:
 
 
 @needs_golden
+@pytest.mark.slow
 def test_size_that_is_no_multiple_of_16() -> None:
     """Memory boxes live in the padded frame, query boxes in the frame itself."""
     recorded, (frames, mask) = golden.arrays("rmnet"), golden.clip()
