@@ -11,7 +11,7 @@ demo: $(VENV)/runtime
 	$(BIN)/vos-deploy-run --video demo/frames --mask demo/masks --output out/demo
 
 test: $(VENV)/everything
-	EXPORT_AHEAD=1 $(BIN)/python -m pytest -n logical --dist worksteal
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: $(VENV)/everything
 	$(BIN)/ruff check .

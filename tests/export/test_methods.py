@@ -23,7 +23,7 @@ def network_and_model(method: str) -> tuple[Network, Path]:
 
 
 @pytest.mark.parametrize(("size", "objects"), [((64, 96), 1), ((33, 70), 3), ((101, 150), 4)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", models.EXPORTED)
 def test_any_size_and_any_number_of_objects(
     method: str, size: tuple[int, int], objects: int
 ) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("tensorrt_rtx")
 
 from tests.support.tensorrt import TOP_K, build
 
-SLOW = pytest.mark.slow
+SLOW, EXPORTS = pytest.mark.slow, pytest.mark.exports
 HALF = ("--precision", "fp16")
 FIXED_HALF = ("--size", "90x120", *HALF)
 
@@ -24,10 +24,11 @@ FIXED_HALF = ("--size", "90x120", *HALF)
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
-        *((method, ()) for method in models.SMALL if method != "gfrtm"),
+        ("stm", ()),
         ("stm", FIXED_HALF),
+        *(pytest.param(m, (), marks=EXPORTS) for m in models.SMALL if m not in ("stm", "gfrtm")),
+        *(pytest.param(m, FIXED_HALF, marks=EXPORTS) for m in models.SMALL if m != "stm"),
         *(pytest.param(m, HALF, marks=SLOW) for m in models.SMALL),
-        *(pytest.param(m, FIXED_HALF, marks=SLOW) for m in models.SMALL if m != "stm"),
         *(pytest.param(m, ("--size", "90x120"), marks=SLOW) for m in models.SMALL),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),

@@ -94,6 +94,7 @@ def test_graph_that_never_ran_is_named() -> None:
         errors.comparisons()
 
 
+@pytest.mark.exports
 def test_every_option_set_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     # First: an export that is not there yet is verified, too.
     network, bundle = models.small("rmnet").eval(), Bundle.load(models.model("rmnet"))

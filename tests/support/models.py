@@ -31,8 +31,9 @@ from vos_deploy.export.cli import main  # noqa: E402
 from vos_deploy.export.clip import sample_clip  # noqa: E402
 from vos_deploy.export.export import graph_specs, versions  # noqa: E402
 from vos_deploy.export.graph import MethodExport, TensorType  # noqa: E402
-from vos_deploy.methods import find_part  # noqa: E402
+from vos_deploy.methods import METHODS, find_part  # noqa: E402
 from vos_deploy.models import Network, create  # noqa: E402
+from vos_deploy.runtime.backends.base import Backend  # noqa: E402
 from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
 
 # torch's exporter reads the sources of five hundred operators for every graph: once is enough.
@@ -48,6 +49,9 @@ CLIP_SIZE = (111, 195)
 # against their graphs, over the first frames.
 ENGINES = ["pytorch", pytest.param("exported", marks=pytest.mark.slow)]
 FRAMES = {"pytorch": golden.START, "exported": None}
+
+# Methods whose exports a test looks at. By default that is STM; `-m exports` exports them all.
+EXPORTED = [m if m == "stm" else pytest.param(m, marks=pytest.mark.exports) for m in METHODS]
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "test-models"
@@ -134,7 +138,11 @@ def _exported_ahead() -> bool:
     return False
 
 
-def in_pytorch(network: Network, folder: Path) -> dict[str, Any]:
+def in_pytorch(
+    network: Network,
+    folder: Path,
+    backend: Callable[[Bundle, dict[str, torch.nn.Module]], Backend] = TorchBackend,
+) -> dict[str, Any]:
     """What makes a Segmenter run a network's modules in place of graphs: its arguments `model`, a
     folder that is made, and `device`."""
     export: MethodExport = find_part(network.method, "EXPORT")
@@ -155,7 +163,7 @@ def in_pytorch(network: Network, folder: Path) -> dict[str, Any]:
     )
     bundle.save(folder, dict.fromkeys(specs, b""))
     modules = {name: spec.module for name, spec in specs.items()}
-    return {"model": folder, "device": lambda bundle, threads: TorchBackend(bundle, modules)}
+    return {"model": folder, "device": lambda bundle, threads: backend(bundle, modules)}
 
 
 @cache

@@ -35,7 +35,7 @@ def clip() -> Clip:
     return Clip(sample.frames * 2, sample.mask)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", models.EXPORTED)
 def test_trunks_and_decoders_have_layers_and_reads_have_none(method: str) -> None:
     layers = {name: candidates(graph) for name, graph in exported(method)[1].items()}
     assert sum(map(len, layers.values())) > 15

@@ -45,6 +45,7 @@ def model() -> Path:
     return models.model("cutie")
 
 
+@pytest.mark.exports
 def test_graphs_are_those_of_the_method(model: Path) -> None:
     assert Bundle.load(model).graphs.keys() == {
         "encoder",
@@ -58,6 +59,7 @@ def test_graphs_are_those_of_the_method(model: Path) -> None:
     }
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("options", [{}, {"stagger": 1, "chunk": 1}, LONG_TERM])
 def test_segmenter_does_what_the_official_loop_does(
     model: Path, network: Cutie, options: dict[str, Any]

@@ -21,6 +21,7 @@ from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.exports
 def test_manifest() -> None:
     bundle = Bundle.load(gfrtm.exported())
     assert bundle.config == {"backbone": "resnet18", "target_channels": 96}
@@ -29,6 +30,7 @@ def test_manifest() -> None:
     assert bundle.parity["errors"].keys() >= {"gate.gate", "merge.labels", "labels, closed loop"}
 
 
+@pytest.mark.exports
 def test_no_weight_is_stored_twice() -> None:
     """An object's graphs convolve no features of the trunk: their share is computed once."""
     sizes = {}
@@ -60,6 +62,7 @@ def test_target_models_are_scored_in_float32() -> None:
     assert kinds == {"layer4": "float16", "project": "float32", "kernel": "float32"}
 
 
+@pytest.mark.exports
 def test_exported_graphs_build() -> None:
     pytest.importorskip("tensorrt_rtx")
     from tests.support.tensorrt import build
@@ -68,6 +71,7 @@ def test_exported_graphs_build() -> None:
         assert len(build(onnx.load(gfrtm.exported() / f"{name}.onnx"))) > 1000, name
 
 
+@pytest.mark.exports
 def test_plan_from_a_model_of_any_size(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     bundle = Bundle.load(gfrtm.exported())

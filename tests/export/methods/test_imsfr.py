@@ -54,6 +54,7 @@ def session(model: ModelProto | Path) -> onnxruntime.InferenceSession:
     )
 
 
+@pytest.mark.exports
 def test_manifest_describes_the_model(model: Path) -> None:
     bundle = Bundle.load(model)
     assert (bundle.method, bundle.precision, bundle.size) == ("imsfr", "fp32", None)
@@ -91,6 +92,7 @@ def test_values_of_a_group_are_those_of_the_network(network: IMSFR) -> None:
         assert relative_error(one.numpy(), rows.numpy()) < 1e-5
 
 
+@pytest.mark.exports
 def test_segmenter_does_what_the_official_loop_does(model: Path, network: IMSFR) -> None:
     """Sampling by the same seed, an object that is added, padding, a memory that is full."""
     kept = {"memory_every": 1, "memory_frames": 12, "seed": 3}
@@ -107,6 +109,7 @@ def test_segmenter_does_what_the_official_loop_does(model: Path, network: IMSFR)
         assert segmenter.memory.frames == 2 * 12
 
 
+@pytest.mark.exports
 def test_wrong_read_fails_in_spite_of_ties(model: Path, network: IMSFR, tmp_path: Path) -> None:
     bundle = Bundle.load(model)
     graphs = {name: onnx.load(bundle.graph_path(name)) for name in GRAPHS}
@@ -121,6 +124,7 @@ def test_wrong_read_fails_in_spite_of_ties(model: Path, network: IMSFR, tmp_path
     assert not any(name.startswith(("encoder", "memorize", "frame_read")) for name in failed)
 
 
+@pytest.mark.exports
 def test_frame_halves_take_one_frame(model: Path) -> None:
     """`memorize` holds one trunk for both frames, and the fuser's f16 half takes one map; the
     decoder convolves neither skip features nor the key."""

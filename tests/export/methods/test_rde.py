@@ -28,6 +28,7 @@ def session(model: Path, graph: str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model / f"{graph}.onnx")
 
 
+@pytest.mark.exports
 def test_manifest_describes_the_model(model: Path) -> None:
     bundle = Bundle.load(model)
     assert (bundle.method, bundle.memory.every) == ("rde", 3)
@@ -42,6 +43,7 @@ def test_manifest_describes_the_model(model: Path) -> None:
     assert bundle.output("decoder", "labels").shape == ("H", "W")
 
 
+@pytest.mark.exports
 def test_group_is_a_choice_of_the_objects(model: Path) -> None:
     rng = np.random.default_rng(0)
     feed = {
@@ -56,6 +58,7 @@ def test_group_is_a_choice_of_the_objects(model: Path) -> None:
     assert relative_error(some, every[:, [3, 1]]) < 1e-5
 
 
+@pytest.mark.exports
 def test_shared_work_does_not_grow_with_the_objects(model: Path) -> None:
     """The halves of convolutions that see the frame alone are apart from those that see objects."""
 
@@ -75,6 +78,7 @@ def test_shared_work_does_not_grow_with_the_objects(model: Path) -> None:
     assert sorted(channels for _, channels in decoder)[-2:] == [32, 32]  # not 64: the readout alone
 
 
+@pytest.mark.exports
 def test_memory_read_is_the_custom_op(model: Path) -> None:
     graph = onnx.load(model / "memory_read.onnx")
     ops = [node.op_type for node in graph.graph.node if node.domain == "vos_deploy"]

@@ -21,6 +21,7 @@ def nodes(graph: str) -> list[onnx.NodeProto]:
     return [*model.graph.node, *(node for f in model.functions for node in f.node)]
 
 
+@pytest.mark.exports
 def test_manifest_describes_the_model() -> None:
     bundle = Bundle.load(exported())
     assert (bundle.method, bundle.size) == ("rmnet", None)
@@ -32,6 +33,7 @@ def test_manifest_describes_the_model() -> None:
     assert "MIT" in bundle.licence
 
 
+@pytest.mark.exports
 def test_custom_ops_are_functions_of_standard_ops() -> None:
     used = {graph: {n.op_type for n in nodes(graph) if n.domain} for graph in GRAPHS}
     assert used["region"] == {"FlowWarp", "RegionalAttentionMap"}
@@ -41,6 +43,7 @@ def test_custom_ops_are_functions_of_standard_ops() -> None:
     assert not any(node.op_type == "NonZero" for graph in GRAPHS for node in nodes(graph))
 
 
+@pytest.mark.exports
 def test_shared_work_does_not_grow_with_the_objects() -> None:
     graph = onnx.load(exported() / "decoder.onnx").graph
     direct = {n.input[0] for n in graph.node if n.op_type == "Conv"}

@@ -28,10 +28,12 @@ def model() -> Path:
     return models.model("stcn")
 
 
+@pytest.mark.exports
 def test_graphs_are_those_of_the_method(model: Path) -> None:
     assert Bundle.load(model).graphs.keys() == {"encoder", "memorize", "memory_read", "decoder"}
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize("include_last", [False, True])
 def test_segmenter_does_what_the_official_loop_does(
     model: Path, network: STCN, include_last: bool

@@ -28,12 +28,14 @@ def network(**config: Any) -> XMem:
     return models.small("xmem", **config)  # type: ignore[return-value]
 
 
+@pytest.mark.exports
 def test_graphs_are_those_of_the_method() -> None:
     graphs = Bundle.load(models.model("xmem")).graphs
     memory = {"memory_read", "memory_read_usage", "consolidate"}
     assert graphs.keys() == {"encoder", "memorize", "decoder", *memory}
 
 
+@pytest.mark.exports
 @pytest.mark.parametrize(
     "options",
     [

@@ -75,6 +75,7 @@ def kill_a_worker(out: Path, killed: list[str]) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_twenty_videos_and_a_worker_killed(cluster, make_model, videos, tmp_path, capsys):
     """All results are there, and equal to a local run; videos that fail stop no other."""
@@ -114,6 +115,7 @@ class Deadly(ray_pool.VideoWorker):
         return super().__call__(video)
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_a_video_that_ends_each_worker(cluster, make_model, videos, tmp_path, monkeypatch):
     """From storage to storage, with more workers than there is room for."""
@@ -132,6 +134,7 @@ def test_a_video_that_ends_each_worker(cluster, make_model, videos, tmp_path, mo
     assert len([*(tmp_path / "out" / "v03" / "masks").iterdir()]) == 6
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_a_model_that_a_worker_cannot_load(cluster, make_model, videos, tmp_path, capsys):
     given = ["--model", str(make_model()), "--videos", str(videos(1)), "--ray"]
@@ -152,6 +155,7 @@ def test_a_model_that_a_worker_cannot_load(cluster, make_model, videos, tmp_path
     assert "Ray ended the run:" in capsys.readouterr().err
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_a_pipeline_of_ones_own(cluster, make_model, videos, tmp_path):
     root = videos(2)

@@ -47,6 +47,7 @@ def lose_a_machine(cluster: Any, node: Any, out: Path, lost: list[str]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path):
     """Nothing is missing in the end, without a second command."""

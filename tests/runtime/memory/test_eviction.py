@@ -184,18 +184,20 @@ def test_a_cap_below_two_frames_says_what_is_needed(make_segmenter):
 
 
 @pytest.fixture
-def model():
+def modules():
     pytest.importorskip("torch")
-    from tests.support import gfrtm, models
+    from tests.support.modules import modules
 
-    return lambda method: gfrtm.exported() if method == "gfrtm" else models.model(method)
+    return modules
 
 
 @pytest.mark.parametrize("method", ["xmem", "cutie"])
-def test_methods_that_count_reads_drop_the_least_used(model, method):
+def test_methods_that_count_reads_drop_the_least_used(modules, method):
     frame = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     options = {"memory_every": 1, "memory_frames": 4, "long_term": False}
-    with Segmenter(model(method), threads=1, memory_policy="least-used", **options) as segmenter:
+    with Segmenter(
+        **modules(method), threads=1, memory_policy="least-used", **options
+    ) as segmenter:
         segmenter.step(frame, FIRST[1])
         for shift in range(8):
             segmenter.step(np.roll(frame, shift, 1))
@@ -217,14 +219,14 @@ def test_methods_that_count_reads_drop_the_least_used(model, method):
         ("gfrtm", {"memory_policy": "stride"}, "whose memory is fixed: leave it out"),
     ],
 )
-def test_methods_whose_memory_drops_no_frames(model, method, arguments, sentence):
+def test_methods_whose_memory_drops_no_frames(modules, method, arguments, sentence):
     with pytest.raises(InputError, match=sentence):
-        Segmenter(model(method), threads=1, **arguments)
+        Segmenter(**modules(method), threads=1, **arguments)
 
 
-def test_a_cap_for_a_memory_of_constant_size(model):
+def test_a_cap_for_a_memory_of_constant_size(modules):
     with (
-        Segmenter(model("rde"), threads=1, memory_mib=100) as segmenter,
+        Segmenter(**modules("rde"), threads=1, memory_mib=100) as segmenter,
         pytest.raises(InputError, match=r"of constant size, [\d.]+ MiB per object .* leave memory"),
     ):
         segmenter.planned_memory((48, 64))

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.support import gfrtm, models
+from tests.support.modules import modules
 from vos_deploy import Model, Segmenter
 from vos_deploy.benchmarks.scene import scene
 from vos_deploy.methods import METHODS
@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 @cache
 def shared(method: str) -> Model:
-    return Model(gfrtm.exported() if method == "gfrtm" else models.model(method), threads=1)
+    return Model(**modules(method), threads=1)
 
 
 def clip() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -164,9 +164,8 @@ def test_limit_of_the_model_holds_for_what_is_loaded(tmp_path: Path) -> None:
     with shared("stm").segmenter() as segmenter:
         segmenter.step(*next(clip()))
         segmenter.save(tmp_path / "state")
-    files = sum(path.stat().st_size for path in shared("stm").bundle.path.glob("*.onnx"))
     with (
-        Model(shared("stm").bundle.path, threads=1, memory_limit=files + 1000) as model,
+        Model(**modules("stm"), threads=1, memory_limit=1000) as model,
         pytest.raises(Exception, match="2 objects at 48x80 needs"),
     ):
         model.load(tmp_path / "state")

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from tests.support import gfrtm  # noqa: E402
+from tests.support.modules import modules  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
 from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM, nearest  # noqa: E402
@@ -39,7 +39,7 @@ def mask(*ids: int) -> np.ndarray:
 
 
 def start(*ids: int, **options: object) -> tuple[Segmenter, GFRTM, Iterator[np.ndarray]]:
-    segmenter, frames = Segmenter(gfrtm.exported(), threads=1, **options), clip(100)
+    segmenter, frames = Segmenter(**modules("gfrtm"), threads=1, **options), clip(100)
     segmenter.step(next(frames), mask(*ids))
     assert isinstance(segmenter._tracker, GFRTM)
     return segmenter, segmenter._tracker, frames
@@ -179,7 +179,7 @@ def test_removed_object_takes_its_target_model_along() -> None:
 
 
 def test_object_too_small_for_the_working_size_is_nowhere() -> None:
-    segmenter, frames = Segmenter(gfrtm.exported(), threads=1, size=(36, 50)), clip(3)
+    segmenter, frames = Segmenter(**modules("gfrtm"), threads=1, size=(36, 50)), clip(3)
     drawn = mask(1)
     drawn[0, 1] = 2  # a pixel that resizing skips
     segmenter.step(next(frames), drawn)

@@ -9,7 +9,8 @@ from vos_deploy.runtime.segmenter import Segmenter
 
 pytest.importorskip("torch")
 
-from tests.runtime.trackers.test_parked import OPTIONS, SIZE, clip, model
+from tests.runtime.trackers.test_parked import OPTIONS, SIZE, clip
+from tests.support.modules import modules
 
 # The crop moves down by a cell of 16 pixels.
 DOWN = Move(Crop(0, 0, *SIZE), Crop(16, 0, *SIZE), SIZE)
@@ -24,7 +25,7 @@ MAPS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_places_move_and_memory_stays(method):
     frames, mask = clip(4)
-    with Segmenter(model(method), threads=1, memory_every=1, **OPTIONS.get(method, {})) as one:
+    with Segmenter(**modules(method), threads=1, memory_every=1, **OPTIONS.get(method, {})) as one:
         one.step(frames[0], mask)
         for frame in frames[1:]:
             one.step(frame)
@@ -49,7 +50,7 @@ def test_a_crop_follows_an_object(method):
     mask = np.zeros((192, 256), np.uint8)
     mask[20:36, 20:36] = 1
     options = OPTIONS.get(method, {})
-    with Segmenter(model(method), threads=1, size=48, focus=True, **options) as segmenter:
+    with Segmenter(**modules(method), threads=1, size=48, focus=True, **options) as segmenter:
         segmenter.step(noise, mask)
         small = segmenter._focus.crop
         assert small.size == (48, 64)

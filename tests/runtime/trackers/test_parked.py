@@ -9,14 +9,10 @@ from vos_deploy.runtime.segmenter import Segmenter
 
 pytest.importorskip("torch")
 
-from tests.support import gfrtm, models
+from tests.support.modules import modules
 
 SIZE = (48, 64)
 OPTIONS = {"gfrtm": {"memory_frames": 8}}
-
-
-def model(method):
-    return gfrtm.exported() if method == "gfrtm" else models.model(method)
 
 
 def clip(frames):
@@ -43,7 +39,7 @@ def arrays(state, found):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_memory_of_a_paused_object_is_what_it_was(method):
     frames, mask = clip(8)
-    with Segmenter(model(method), threads=1, memory_every=1, **OPTIONS.get(method, {})) as one:
+    with Segmenter(**modules(method), threads=1, memory_every=1, **OPTIONS.get(method, {})) as one:
         one.step(frames[0], mask)
         for frame in frames[1:4]:
             one.step(frame)
@@ -81,8 +77,8 @@ def test_marking_the_last_frame_is_a_step_with_the_mask(method):
     first, later = np.where(mask == 1, 1, 0), np.where(mask > 1, mask, 0)
     later[30:40, 5:15] = 1  # a correction beside what is new
     with (
-        Segmenter(model(method), **options) as marked,
-        Segmenter(model(method), **options) as stepped,
+        Segmenter(**modules(method), **options) as marked,
+        Segmenter(**modules(method), **options) as stepped,
     ):
         for segmenter in (marked, stepped):
             segmenter.step(frames[0], first)
@@ -98,7 +94,7 @@ def test_marking_the_last_frame_is_a_step_with_the_mask(method):
 
 def test_a_policy_that_cannot_do_it_says_so():
     frames, mask = clip(1)
-    with Segmenter(model("xmem"), threads=1, late_objects="released") as segmenter:
+    with Segmenter(**modules("xmem"), threads=1, late_objects="released") as segmenter:
         segmenter.step(frames[0], mask)
         with pytest.raises(InputError, match="choose late_objects='corrected'"):
             segmenter.pause(1)

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.support.rmnet import SIZE, exported
+from tests.support.modules import modules
+from tests.support.rmnet import SIZE
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.segmenter import Segmenter
 from vos_deploy.runtime.trackers.rmnet.bank import is_regional_cheaper
@@ -38,7 +39,7 @@ def still(index: int, image: np.ndarray, previous: np.ndarray) -> np.ndarray:
 
 
 def segmenter(**arguments: Any) -> Segmenter:
-    return Segmenter(exported(), threads=1, **arguments)
+    return Segmenter(**modules("rmnet"), threads=1, **arguments)
 
 
 def frames_held(model: Segmenter) -> list[int]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support import models
 from tests.support.golden import error
+from tests.support.modules import modules
 from vos_deploy.bundle import Bundle, Engines
 from vos_deploy.errors import InputError
 from vos_deploy.runtime.memory.bank import MemoryPolicy
@@ -34,7 +34,7 @@ Runs = list[tuple[str, dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]
 def make() -> Iterator[Make]:
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(
-            Segmenter(models.model("xmem"), threads=1, **options)
+            Segmenter(**modules("xmem"), threads=1, **options)
         )
 
 
@@ -227,7 +227,7 @@ def test_options_that_do_not_go_together(
 
 
 def test_plan_without_room_for_the_prototypes(make: Make) -> None:
-    bundle = Bundle.load(models.model("xmem"))
+    bundle = Bundle.load(modules("xmem")["model"])
     profile = {
         "memory_read_usage": {"memory_key": ((6, 17), (60, 17), (500, 17))},
         "consolidate": {"chosen": ((1,), (128,), (128,))},

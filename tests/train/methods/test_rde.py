@@ -218,6 +218,7 @@ def test_pixels_count_by_the_schedule(davis: Path) -> None:
     assert found[0] == found[1] < found[2] < found[3] == found[4]
 
 
+@pytest.mark.slow
 def test_mixed_precision_leaves_sums_alone(davis: Path) -> None:
     task, batch = task_and_batch(davis)
     with torch.no_grad():

@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 from tests.support import gfrtm, golden  # noqa: E402
 from tests.support.gfrtm import RUNS, Recorded  # noqa: E402
 from tests.support.golden import needs_golden  # noqa: E402
+from tests.support.modules import modules  # noqa: E402
 from vos_deploy.benchmarks.scene import scene  # noqa: E402
 from vos_deploy.reference.gfrtm import Followed, GFRTMReference  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
@@ -62,7 +63,7 @@ def test_results_are_those_of_the_runtime(threshold: float) -> None:
     options = {"reuse_threshold": threshold, "update_every": 2}
     reference = GFRTMReference(gfrtm.network(), **options)
     runs = set()
-    with Segmenter(gfrtm.exported(), threads=1, **options) as segmenter:
+    with Segmenter(**modules("gfrtm"), threads=1, **options) as segmenter:
         for index, (frame, mask) in enumerate(islice(scene((64, 90), 2), 5)):
             drawn = None if index else mask
             labels, expected = reference.step(frame, drawn), segmenter.step(frame, drawn)
