@@ -19,7 +19,7 @@ from vos_deploy.manifest import PRECISIONS
 from vos_deploy.methods import METHODS
 from vos_deploy.results import keep_apart
 
-from .int8.options import add_arguments, calibration
+from .mixed.options import add_arguments, calibration
 
 EXAMPLE = (
     "python -m vos_deploy.export --method stm --checkpoint STM_weights.pth --size 480x854 "
@@ -72,8 +72,9 @@ def parser() -> argparse.ArgumentParser:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="fp16: half-precision graphs, for GPUs; softmax and aggregation stay fp32. int8: "
-        "convolutions in bytes, for CPUs and TensorRT, but where that costs too much",
+        help="fp16: half-precision graphs, for GPUs; softmax and aggregation stay fp32, and what "
+        "loses too much or overflows. int8: convolutions in bytes, for CPUs and TensorRT, but "
+        "where that costs too much",
     )
     add(
         "--half-storage",

@@ -20,23 +20,24 @@ from vos_deploy.models import Network
 from vos_deploy.onnx_runtime import import_onnxruntime
 from vos_deploy.runtime.trackers.encoding import ENCODER
 
-from .clip import sample_clip
+from .clip import Clip, sample_clip
 from .compress import store_half
+from .fp16.convert import mend_fp16
 from .graph import GraphSpec, MethodExport, batched
-from .int8.calibration import Calibration
 from .int8.convert import to_int8
 from .layers import FrameEncoder
+from .mixed.calibration import Calibration
 from .to_onnx import tensor_specs, to_onnx
 from .verify import TOLERANCES, Comparison, verify
 
-# Of an INT8 model beside itself in float32.
-IOU_LOST = "IoU lost by INT8"
+# Of a model in INT8 or FP16 beside itself in float32.
+IOU_LOST = "IoU lost by {}"
 
 
 @dataclass(frozen=True)
 class Options:
     """size: (H, W), or None for any; short_side: default working size where any goes;
-    precision: "fp32", "fp16" or "int8"; calibration: for "int8" alone; batch: the encoder takes
+    precision: "fp32", "fp16" or "int8"; calibration: for the latter two; batch: the encoder takes
     frames of several streams at once."""
 
     size: tuple[int, int] | None = None
@@ -62,7 +63,8 @@ def export(
 
     `model` is float32, in eval mode. `stage` is told what is being done, `report` called once per
     output. A model out of tolerance is written too, so that it can be looked at; its manifest says
-    so. An INT8 model is compared as float32 before it becomes INT8, and then with that.
+    so. An INT8 model is compared as float32 before it becomes INT8, and then with that. In an FP16
+    model, layers go back to float32 first where it loses too much.
     """
     method: MethodExport = find_part(model.method, "EXPORT")
     models = export_graphs(model, options, stage)
@@ -82,12 +84,26 @@ def export(
         versions=versions(),
     )
     clip = sample_clip(options.size)
-    stage(f"comparing with PyTorch on {len(clip.frames)} frames of {'x'.join(map(str, clip.size))}")
     rounded = options.half_storage or options.precision == "fp16"
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         contents = {name: graph.SerializeToString() for name, graph in models.items()}
         draft = bundle.save(Path(scratch) / "model", contents)
+        if options.precision == "fp16":
+            in_fp32 = replace(options, precision="fp32", half_storage=False)
+            models, table = mend_fp16(
+                model,
+                draft,
+                models,
+                lambda: export_graphs(model, in_fp32, stage),
+                options.calibration,
+                stage,
+            )
+            bundle = replace(bundle, fp16=table)
+            if table["kept"]:
+                contents = {name: graph.SerializeToString() for name, graph in models.items()}
+                draft = bundle.save(Path(scratch) / "mended", contents)
+        stage(_comparing(clip))
         comparisons = verify(model, draft, clip, TOLERANCES["fp16" if rounded else "fp32"])
         for comparison in comparisons:
             report(comparison)
@@ -95,7 +111,9 @@ def export(
             models, table = to_int8(model, draft, models, options.calibration, stage)
             contents = {name: graph.SerializeToString() for name, graph in models.items()}
             bundle = replace(bundle, precision="int8", int8=table)
-            comparisons.append(Comparison(IOU_LOST, table["loss"], table["allowed"]))
+        if options.precision != "fp32":
+            name = IOU_LOST.format(options.precision.upper())
+            comparisons.append(Comparison(name, table["loss"], table["allowed"]))
             report(comparisons[-1])
     parity = {
         "frames": len(clip.frames),
@@ -105,6 +123,11 @@ def export(
     }
     saved = replace(bundle, parity=parity).save(output, contents)
     return saved, all(c.passed for c in comparisons)
+
+
+def _comparing(clip: Clip) -> str:
+    size = "x".join(map(str, clip.size))
+    return f"comparing with PyTorch on {len(clip.frames)} frames of {size}"
 
 
 def export_graphs(

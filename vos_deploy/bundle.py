@@ -61,7 +61,8 @@ class Bundle:
         None for the frame's own size.
     max_objects: None for no limit.
     checkpoint: `name` and `sha256` of the weights the graphs were exported from.
-    int8: what an INT8 model was calibrated on, and which layers are in float; empty for others.
+    int8, fp16: what a model of this precision was followed on, what it loses by that, and which
+        layers are in float32; empty for others.
     engine: what a plan was built with and for; None for a folder of ONNX graphs.
     path: the model folder, or the `.plan` file.
     """
@@ -76,6 +77,7 @@ class Bundle:
     memory: MemoryDefaults = field(default_factory=MemoryDefaults)
     parity: dict[str, Any] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
+    fp16: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -163,7 +165,7 @@ class Bundle:
     def _json(self) -> bytes:
         manifest = asdict(self)
         del manifest["path"]
-        for section in ("engine", "int8"):
+        for section in ("engine", "int8", "fp16"):
             if not manifest[section]:
                 del manifest[section]
         return (
@@ -185,6 +187,7 @@ class Bundle:
             memory=MemoryDefaults(memory.required("every", int), memory.required("frames", int)),
             parity=top.optional("parity", dict) or {},
             int8=top.optional("int8", dict) or {},
+            fp16=top.optional("fp16", dict) or {},
             checkpoint=top.optional("checkpoint", dict) or {},
             licence=top.optional("licence", str) or "",
             versions=top.optional("versions", dict) or {},

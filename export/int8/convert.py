@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from onnx import ModelProto
@@ -13,10 +12,11 @@ from vos_deploy.methods import find_part
 from vos_deploy.models import Network
 
 from ..graph import MethodExport
-from .calibration import Calibration
-from .closed_loop import ClosedLoop
+from ..mixed.calibration import Calibration
+from ..mixed.closed_loop import ClosedLoop
+from ..mixed.search import Search
+from .lowering import Int8Lowering
 from .quantize import PERCENTILE
-from .search import Search
 
 
 def to_int8(
@@ -32,20 +32,15 @@ def to_int8(
     """
     method: MethodExport = find_part(model.method, "EXPORT")
     clip = calibration.read(draft.size)
-    stage(f"following the objects in {len(clip.frames)} frames in float")
+    stage(f"following the objects in {len(clip.frames)} frames in float32")
     loop = ClosedLoop(draft, clip, method.verified(model))
     stage("measuring the ranges of activations")
-    search = Search(models, loop, stage)
+    lowering = Int8Lowering(models, loop.calls)
+    search = Search(lowering, loop.loss, stage)
     if calibration.kept is None:
-        table = search.run(calibration.loss)
+        table = search.run(calibration.allowed("int8"))
     else:
         table = search.given(calibration.kept)
-    made = {**models, **search.quantized(search.without(table.kept))}
-    about = {
-        "clip": "sample" if calibration.clip is None else calibration.clip.name,
-        "frames": len(clip.frames),
-        "size": list(clip.size),
-        "percentile": PERCENTILE,
-        "allowed": calibration.loss,
-    }
-    return made, {**about, **asdict(table)}
+    made = {**models, **lowering.lowered(search.without(table.kept))}
+    about = {**calibration.described(clip, "int8"), "percentile": PERCENTILE}
+    return made, {**about, **table.described("int8")}

@@ -14,8 +14,8 @@ from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.export.clip import Clip, sample_clip
 from vos_deploy.export.export import graph_specs
 from vos_deploy.export.graph import batched
-from vos_deploy.export.int8.calibration import Calibration
 from vos_deploy.export.int8.convert import to_int8
+from vos_deploy.export.mixed.calibration import Calibration
 from vos_deploy.export.to_onnx import tensor_specs, to_onnx
 from vos_deploy.runtime.model import Model
 from vos_deploy.runtime.segmenter import Segmenter

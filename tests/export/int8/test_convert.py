@@ -16,9 +16,9 @@ from vos_deploy.errors import InputError
 from vos_deploy.export import export as export_module
 from vos_deploy.export.cli import main
 from vos_deploy.export.clip import sample_clip
-from vos_deploy.export.int8.calibration import Calibration, read_kept
 from vos_deploy.export.int8.convert import to_int8
 from vos_deploy.export.int8.layers import candidates
+from vos_deploy.export.mixed.calibration import Calibration, read_kept
 from vos_deploy.runtime import backends
 from vos_deploy.runtime.backends.tensorrt.eight_bit import symmetric
 from vos_deploy.runtime.boxes import backend as boxes
@@ -50,7 +50,7 @@ def test_manifest_has_the_table_and_can_be_given_again(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.int8["frames"] == 3
     assert 0 < bundle.int8["loss"] <= 1
-    kept = read_kept(folder / "manifest.json")
+    kept = read_kept(folder / "manifest.json", "int8")
     assert list(kept) == ["decoder"]
     decoder = onnx.load(folder / "decoder.onnx")
     assert kept["decoder"][0] not in int8.in_int8(decoder)
@@ -130,8 +130,8 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--calibrate", "clip"], "--calibrate needs --precision int8, got fp32"),
-        (["--precision", "fp16", "--iou-loss", "0.1"], "--iou-loss needs --precision int8"),
+        (["--calibrate", "clip"], "--calibrate needs --precision fp16 or int8, got fp32"),
+        (["--precision", "fp32", "--iou-loss", "0.1"], "--iou-loss needs --precision fp16 or"),
         (["--precision", "int8", "--half-storage"], "--half-storage does not go with"),
         (["--precision", "int8", "--calibrate-mask", "m.png"], "needs --calibrate"),
         (["--precision", "int8", "--iou-loss", "2"], "must be a number from 0 to 1, got '2'"),
@@ -153,4 +153,4 @@ def test_file_that_names_no_layers(tmp_path: Path, content: str) -> None:
     path = tmp_path / "kept.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"kept\.json"):
-        read_kept(path)
+        read_kept(path, "int8")

@@ -13,9 +13,9 @@ import pytest
 from tests.support import gfrtm, int8, models
 from vos_deploy.bundle import Bundle
 from vos_deploy.export.clip import Clip, sample_clip
-from vos_deploy.export.int8.closed_loop import ClosedLoop
 from vos_deploy.export.int8.layers import candidates
-from vos_deploy.export.int8.search import Search
+from vos_deploy.export.int8.lowering import Int8Lowering
+from vos_deploy.export.mixed.closed_loop import ClosedLoop
 from vos_deploy.methods import METHODS, find_part
 from vos_deploy.runtime.build import build
 from vos_deploy.runtime.segmenter import Segmenter
@@ -49,13 +49,13 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     bundle, graphs = exported(request.param)
     options = find_part(bundle.method, "EXPORT").verified(models.small(bundle.method))
     loop = ClosedLoop(bundle, clip(), options)
-    search = Search(graphs, loop)
+    lowering = Int8Lowering(graphs, loop.calls)
     known = {name for name, graph in graphs.items() if candidates(graph)}
     # The gate of Reuse-VOS takes its largest features under a mask of minus infinity.
-    assert known - search.layers.keys() == ({"gate"} if bundle.method == "gfrtm" else set())
-    made = search.quantized(search.layers)
+    assert known - lowering.layers.keys() == ({"gate"} if bundle.method == "gfrtm" else set())
+    made = lowering.lowered(lowering.layers)
     for name, graph in made.items():
-        assert sorted(int8.in_int8(graph)) == sorted(search.layers[name])
+        assert sorted(int8.in_int8(graph)) == sorted(lowering.layers[name])
     # Weights that are not trained follow noise, which any rounding changes.
     assert 0 < loop.loss(made) < 1
     contents = {name: graph.SerializeToString() for name, graph in {**graphs, **made}.items()}

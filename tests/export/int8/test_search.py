@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from onnx import ModelProto
 
 from tests.support import int8
 from vos_deploy.errors import InputError
-from vos_deploy.export.int8.closed_loop import ClosedLoop
-from vos_deploy.export.int8.search import Search
+from vos_deploy.export.int8.lowering import Int8Lowering
+from vos_deploy.export.mixed.search import Search
 
 
 class Costs:
@@ -33,9 +32,12 @@ class Costs:
 
 
 def search(costs: Costs, said: list[str] | None = None) -> Search:
-    models = {graph: int8.residual() for graph in costs.costs}
     stage = (lambda text: None) if said is None else said.append
-    return Search(models, cast(ClosedLoop, costs), stage)
+    return Search(lowering(costs), costs.loss, stage)
+
+
+def lowering(costs: Costs) -> Int8Lowering:
+    return Int8Lowering({graph: int8.residual() for graph in costs.costs}, costs.calls)
 
 
 COSTS = {
@@ -48,7 +50,7 @@ def test_nothing_is_searched_for_where_all_of_it_will_do() -> None:
     costs = Costs(COSTS)
     table = search(costs).run(0.5)
     assert (table.kept, table.layers, costs.measured) == ({}, {}, 1)
-    assert table.loss == table.all_int8 == pytest.approx(0.234)
+    assert table.loss == table.whole == pytest.approx(0.234)
 
 
 @pytest.mark.parametrize(
@@ -74,26 +76,37 @@ def test_a_loss_of_nothing_leaves_what_costs_in_float() -> None:
     assert table.loss == 0
 
 
+def test_nothing_is_kept_where_not_even_all_layers_would_do() -> None:
+    class Lost(Costs):
+        def loss(self, graphs: Mapping[str, ModelProto]) -> float:
+            return 0.1 + super().loss(graphs)
+
+    costs = Lost(COSTS)
+    table = search(costs).run(0.05)
+    assert (table.kept, costs.measured) == ({}, 2)
+    assert (table.loss, table.least) == (pytest.approx(0.334), pytest.approx(0.1))
+
+
 def test_a_graph_that_the_clip_does_not_run_stays_in_float() -> None:
     costs = Costs(COSTS)
     costs.calls.pop("decoder")
-    found = search(costs)
-    assert found.layers.keys() == {"encoder"}
+    assert lowering(costs).layers.keys() == {"encoder"}
     # Another clip may have run it: its layers are known, all the same.
-    assert found.given({"decoder": ["wide"]}).loss == pytest.approx(0.23)
+    assert search(costs).given({"decoder": ["wide"]}).loss == pytest.approx(0.23)
 
 
 def test_a_graph_with_infinite_activations_stays_in_float() -> None:
     costs = Costs(COSTS)
     costs.calls["decoder"][0] = {"x": np.full((1, int8.CHANNELS, 8, 8), np.inf, np.float32)}
-    assert search(costs).layers.keys() == {"encoder"}
+    assert lowering(costs).layers.keys() == {"encoder"}
 
 
 def test_layers_that_are_given_stay_in_float() -> None:
-    made = search(Costs(COSTS))
+    costs = Costs(COSTS)
+    made = search(costs)
     table = made.given({"encoder": ["second"]})
     assert table.loss == pytest.approx(0.034)
-    graphs = made.quantized(made.without(table.kept))
+    graphs = lowering(costs).lowered(made.without(table.kept))
     assert int8.in_int8(graphs["encoder"]) == ["first", "wide"]
 
 

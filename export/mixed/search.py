@@ -1,18 +1,16 @@
-"""Which layers stay in float: those without which the objects are not followed as in float."""
+"""Which layers stay in float32: those without which the objects are not followed as in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from onnx import ModelProto
 
 from vos_deploy.errors import InputError
 
 from .calibration import Layers
-from .closed_loop import ClosedLoop
-from .layers import candidates
-from .quantize import PERCENTILE, quantize, ranges
 
 
 @dataclass
@@ -20,79 +18,95 @@ class Table:
     """What the search found. Losses are those of `ClosedLoop.loss`.
 
     loss: of the model as it is written.
-    all_int8: of one in which all layers that may are in INT8; None if it was not measured.
-    graphs: of one with this graph alone in INT8.
-    layers: of one with this layer alone in INT8, by graph.
-    kept: the layers that stay in float, by graph.
+    whole: of one in which all layers that may are in the low precision; None if it was not
+        measured.
+    least: of one in which no layer is; None if it was not measured.
+    graphs: of one with this graph alone in the low precision.
+    layers: of one with this layer alone in the low precision, by graph.
+    kept: the layers that stay in float32, by graph.
     """
 
     loss: float = 0.0
-    all_int8: float | None = None
+    whole: float | None = None
+    least: float | None = None
     graphs: dict[str, float] = field(default_factory=dict)
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
     kept: Layers = field(default_factory=dict)
 
+    def described(self, precision: str) -> dict[str, Any]:
+        """As a manifest has it. precision: the low one, such as "int8"."""
+        return {
+            "loss": self.loss,
+            f"all_{precision}": self.whole,
+            "all_fp32": self.least,
+            "graphs": self.graphs,
+            "layers": self.layers,
+            "kept": self.kept,
+        }
+
+
+class Lowering(Protocol):
+    """The graphs of a model, layer by layer in a low precision or in float32.
+
+    precision: the low one, for people, such as "INT8".
+    known: the layers that may be in it, by graph.
+    layers: those of them that are worth a search: of graphs that the clip ran.
+    """
+
+    precision: str
+    known: Layers
+    layers: Layers
+
+    def lowered(self, layers: Mapping[str, Iterable[str]]) -> dict[str, ModelProto]:
+        """These graphs, to be measured: `layers` in the low precision, the others in float32."""
+
 
 class Search:
-    """Graphs in float and the ranges of their tensors, made into INT8 layer by layer."""
+    """Finds the layers that cost too much in a low precision."""
 
     def __init__(
         self,
-        models: Mapping[str, ModelProto],
-        loop: ClosedLoop,
+        lowering: Lowering,
+        loss: Callable[[Mapping[str, ModelProto]], float],
         stage: Callable[[str], None] = lambda text: None,
-        percentile: float = PERCENTILE,
     ) -> None:
-        self._loop, self._stage = loop, stage
-        self._known = {name: candidates(model) for name, model in models.items()}
-        # A graph that the clip does not run, or whose activations are infinite, has no ranges and
-        # stays in float.
-        self.layers: Layers = {
-            name: layers for name, layers in self._known.items() if layers and loop.calls.get(name)
-        }
-        self._models = {name: models[name] for name in self.layers}
-        self._ranges = {
-            name: ranges(model, loop.calls[name], percentile)
-            for name, model in self._models.items()
-        }
-        for name, found in self._ranges.items():
-            if found is None:
-                del self.layers[name]
-
-    def quantized(self, layers: Mapping[str, Iterable[str]]) -> dict[str, ModelProto]:
-        """The graphs in which `layers` are, in INT8, by name."""
-        return {
-            graph: quantize(self._models[graph], self._ranges[graph], names)
-            for graph, names in layers.items()
-        }
+        """loss: of a model that has these graphs, and float32 for those that are not among them."""
+        self._lowering, self._loss = lowering, loss
+        self._stage = lambda text: stage(f"{lowering.precision}: {text}")
 
     def without(self, kept: Mapping[str, Iterable[str]]) -> Layers:
         """All layers but these."""
         left_out = {graph: set(names) for graph, names in kept.items()}
         return {
             graph: [name for name in names if name not in left_out.get(graph, ())]
-            for graph, names in self.layers.items()
+            for graph, names in self._lowering.layers.items()
         }
 
     def given(self, kept: Mapping[str, Iterable[str]]) -> Table:
-        """The table if these layers stay in float. Raises InputError for one that there is not."""
+        """The table if these layers stay in float32. Raises InputError for one that there is
+        not."""
         for graph, names in kept.items():
-            unknown = set(names) - set(self._known.get(graph, ()))
+            unknown = set(names) - set(self._lowering.known.get(graph, ()))
             if unknown:
                 raise InputError(
                     f"the graph {graph!r} of this model has no layer {min(unknown)!r} to keep in "
-                    "float: the file is of another model"
+                    "float32: the file is of another model"
                 )
         table = Table(kept={graph: list(names) for graph, names in kept.items() if names})
         table.loss = self._measure(self.without(table.kept))
         return table
 
     def run(self, allowed: float) -> Table:
-        """Keep as few layers in float as a loss of at most `allowed` needs."""
+        """Keep as few layers in float32 as a loss of at most `allowed` needs; none if even all of
+        them will not do."""
         table = Table()
-        self._stage("INT8: all layers")
-        table.loss = table.all_int8 = self._measure(self.layers)
+        self._stage("all layers")
+        table.loss = table.whole = self._measure(self._lowering.layers)
         if table.loss <= allowed:
+            return table
+        self._stage("no layer")
+        table.least = self._measure({})
+        if table.least > allowed:  # what is lost is lost between the graphs
             return table
         pool = self._sensitive(table, allowed)
         # The worst first; as few of them as will do. All of them do: the pool is made so.
@@ -100,7 +114,7 @@ class Search:
         few, many = 0, len(pool)
         while many - few > 1:
             middle = (few + many) // 2
-            self._stage(f"INT8: {middle} of {len(pool)} layers in float")
+            self._stage(f"{middle} of {len(pool)} layers in float32")
             if self._measure(self.without(grouped(pool[:middle]))) <= allowed:
                 many = middle
             else:
@@ -111,15 +125,16 @@ class Search:
 
     def _sensitive(self, table: Table, allowed: float) -> list[tuple[str, str]]:
         """The layers of so many graphs, the worst first, that the others cost at most `allowed`."""
-        for graph, names in self.layers.items():
-            self._stage(f"INT8: graph {graph}")
+        layers = self._lowering.layers
+        for graph, names in layers.items():
+            self._stage(f"graph {graph}")
             table.graphs[graph] = self._measure({graph: names})
         pool: list[tuple[str, str]] = []
         for graph in sorted(table.graphs, key=lambda name: -table.graphs[name]):
-            names = self.layers[graph]
+            names = layers[graph]
             table.layers[graph] = {}
             for number, name in enumerate(names, start=1):
-                self._stage(f"INT8: layer {number} of {len(names)} of {graph}")
+                self._stage(f"layer {number} of {len(names)} of {graph}")
                 table.layers[graph][name] = self._measure({graph: [name]})
             pool += [(graph, name) for name in names]
             if self._measure(self.without(grouped(pool))) <= allowed:
@@ -127,7 +142,8 @@ class Search:
         return pool
 
     def _measure(self, layers: Layers) -> float:
-        return self._loop.loss(self.quantized({g: names for g, names in layers.items() if names}))
+        used = {graph: names for graph, names in layers.items() if names}
+        return self._loss(self._lowering.lowered(used))
 
 
 def grouped(layers: Iterable[tuple[str, str]]) -> Layers:

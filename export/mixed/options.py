@@ -1,4 +1,4 @@
-"""The options of the export command that say how INT8 is calibrated."""
+"""The options of the export command that say what a precision is tried on and may cost."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from vos_deploy.arguments import fraction
 from vos_deploy.errors import InputError
 
 from ..clip import read_clip
-from .calibration import Calibration, read_kept
+from .calibration import LOSSES, Calibration, read_kept
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("with --precision int8").add_argument
+    add = parser.add_argument_group("with --precision fp16 or int8").add_argument
     add(
         "--calibrate",
         type=Path,
         metavar="CLIP",
         help="a video or a folder of frames like those to come, whose first 8 frames are followed "
-        "to measure the ranges of activations; or a folder with frames/ and mask.png (default: "
-        "the three frames that ship)",
+        "to see what the precision costs and, for int8, to measure the ranges of activations; or "
+        "a folder with frames/ and mask.png (default: the three frames that ship)",
     )
     add(
         "--calibrate-mask",
@@ -32,15 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--iou-loss",
         type=fraction,
         metavar="X",
-        help="what the IoU with the masks of the float32 graphs may lose on this clip; as few "
-        "layers stay in float32 as that needs. 1: all that may are in INT8, without a search "
-        f"(default: {Calibration.loss})",
+        help="what the IoU with the masks of float32 may lose on this clip; as few layers stay in "
+        "float32 as that needs. 1: none but those that always do, without a search (default: "
+        f"{LOSSES['fp16']} for fp16, {LOSSES['int8']} for int8)",
     )
     add(
         "--keep-float",
         type=Path,
         metavar="FILE",
-        help="keep the layers in float32 that this manifest of an INT8 model names: no search",
+        help="keep the layers in float32 that this manifest of a model of the same precision "
+        "names: no search",
     )
 
 
@@ -53,11 +54,13 @@ def calibration(args: argparse.Namespace) -> Calibration:
         "--keep-float": args.keep_float,
     }
     used = [name for name, value in given.items() if value is not None]
-    if args.precision != "int8":
+    if args.precision not in LOSSES:
         if used:
-            raise InputError(f"{used[0]} needs --precision int8, got {args.precision}")
+            raise InputError(
+                f"{used[0]} needs --precision {' or '.join(sorted(LOSSES))}, got {args.precision}"
+            )
         return Calibration()
-    if args.half_storage:
+    if args.half_storage and args.precision == "int8":
         raise InputError("--half-storage does not go with --precision int8, which stores bytes")
     if args.calibrate_mask and not args.calibrate:
         raise InputError("--calibrate-mask needs --calibrate, the clip that it belongs to")
@@ -66,6 +69,6 @@ def calibration(args: argparse.Namespace) -> Calibration:
     return Calibration(
         args.calibrate,
         args.calibrate_mask,
-        Calibration.loss if args.iou_loss is None else args.iou_loss,
-        args.keep_float and read_kept(args.keep_float),
+        args.iou_loss,
+        args.keep_float and read_kept(args.keep_float, args.precision),
     )
