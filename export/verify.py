@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from vos_deploy.bundle import Bundle, Graph
 from vos_deploy.manifest import TensorSpec
@@ -17,6 +17,7 @@ from vos_deploy.models import Network
 from vos_deploy.runtime.backends import Array, Backend
 from vos_deploy.runtime.backends.ort import OnnxRuntimeBackend
 from vos_deploy.runtime.backends.torch import TorchBackend
+from vos_deploy.runtime.backends.wrapped import Wrapped
 from vos_deploy.runtime.segmenter import Segmenter
 
 from .clip import Clip
@@ -58,7 +59,7 @@ class Comparison:
         )
 
 
-class SideBySide(Backend):
+class SideBySide(Wrapped):
     """Runs every graph on two backends, on the same inputs.
 
     The arrays are those of `reference`, and so is the loop: `candidate` is only watched, by
@@ -73,28 +74,16 @@ class SideBySide(Backend):
         candidate: Backend,
         watch: Callable[[str, Arrays, Arrays], None],
     ) -> None:
-        super().__init__(reference.bundle)
-        self.reference, self.candidate, self.watch = reference, candidate, watch
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return self.reference.empty(shape, dtype)
-
-    def upload(self, source: NDArray[Any], target: Array) -> None:
-        self.reference.upload(source, target)
-
-    def download(self, source: Array) -> NDArray[Any]:
-        return self.reference.download(source)
-
-    def copy(self, source: Array, target: Array) -> None:
-        self.reference.copy(source, target)
+        super().__init__(reference)
+        self.candidate, self.watch = candidate, watch
 
     def close(self) -> None:
-        self.reference.close()
+        super().close()
         self.candidate.close()
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         given = {name: self.download(array) for name, array in inputs.items()}
-        self.reference.run(graph, inputs, outputs)
+        self.backend.run(graph, inputs, outputs)
         expected = {name: self.download(array) for name, array in outputs.items()}
         self.watch(graph, expected, self._run_candidate(graph, given, expected))
 

@@ -6,40 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from vos_deploy.runtime.backends import Array, Backend
+from vos_deploy.runtime.backends.wrapped import Wrapped
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Watched(Backend):
+class Watched(Wrapped):
     """Runs every graph on `backend`, whose arrays its arrays are, and calls watch(graph, inputs,
     outputs) after each run, with what the arrays hold: to be read at once, or copied."""
 
     device = "watched"
 
     def __init__(self, backend: Backend, watch: Callable[[str, Arrays, Arrays], None]) -> None:
-        super().__init__(backend.bundle)
-        self.backend, self.watch = backend, watch
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return self.backend.empty(shape, dtype)
-
-    def upload(self, source: NDArray[Any], target: Array) -> None:
-        self.backend.upload(source, target)
-
-    def download(self, source: Array) -> NDArray[Any]:
-        return self.backend.download(source)
-
-    def on_host(self, array: Array) -> NDArray[Any] | None:
-        return self.backend.on_host(array)
-
-    def copy(self, source: Array, target: Array) -> None:
-        self.backend.copy(source, target)
-
-    def close(self) -> None:
-        self.backend.close()
+        super().__init__(backend)
+        self.watch = watch
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self.backend.run(graph, inputs, outputs)

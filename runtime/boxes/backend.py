@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from vos_deploy.bundle import Bundle, TensorSpec
 from vos_deploy.errors import InputError
 from vos_deploy.padding import STRIDE, interior, padded_size
 
 from ..backends import Array, Backend
+from ..backends.wrapped import Wrapped
 from ..focus import Crop
 from ..objects.estimate import most_likely
 from .estimate import odds_of, placed
@@ -27,7 +27,7 @@ COLUMNS = {"w": 1, "w8": 2, "w4": 4, "W": STRIDE, "W16": STRIDE}
 OBJECTS = "K"
 
 
-class DecodeInBoxes(Backend):
+class DecodeInBoxes(Wrapped):
     """Runs the decoder object by object, each in a window around where it was in the frame before;
     outside of it the object is nowhere.
 
@@ -39,10 +39,9 @@ class DecodeInBoxes(Backend):
     """
 
     def __init__(self, backend: Backend) -> None:
-        super().__init__(backend.bundle, backend.threads)
+        super().__init__(backend)
         self.timings = backend.timings
         self.windows: list[Crop] = []
-        self._backend = backend
         graph = self.bundle.graphs[DECODER]
         self._inputs = {spec.name: spec for spec in graph.inputs}
         self._outputs = {spec.name: spec for spec in graph.outputs}
@@ -50,30 +49,15 @@ class DecodeInBoxes(Backend):
 
     def run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         if graph != DECODER:
-            self._backend.run(graph, inputs, outputs)
+            self.backend.run(graph, inputs, outputs)
             return
         started, before = perf_counter(), self.timings.get(DECODER, 0.0)
         self._decode(inputs, outputs)
         self.timings[DECODER] = before + perf_counter() - started
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        return self._backend.empty(shape, dtype)
-
-    def upload(self, source: NDArray[Any], target: Array) -> None:
-        self._backend.upload(source, target)
-
-    def download(self, source: Array) -> NDArray[Any]:
-        return self._backend.download(source)
-
-    def on_host(self, array: Array) -> NDArray[Any] | None:
-        return self._backend.on_host(array)
-
-    def copy(self, source: Array, target: Array) -> None:
-        self._backend.copy(source, target)
-
     def close(self) -> None:
         self._buffers.clear()
-        self._backend.close()
+        super().close()
 
     def _run(self, graph: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         raise AssertionError("the backend inside runs the graphs")
@@ -85,7 +69,7 @@ class DecodeInBoxes(Backend):
         before = self.read(outputs["probabilities"])
         self.windows = [window_around(plane, frame, grid) for plane in before[1:]]
         if all(window == Crop.whole(grid) for window in self.windows):
-            self._backend.run(DECODER, inputs, outputs)
+            self.backend.run(DECODER, inputs, outputs)
             return
         odds = []
         for index, window in enumerate(self.windows):
@@ -111,7 +95,7 @@ class DecodeInBoxes(Backend):
         height, width = STRIDE * window.height, STRIDE * window.width
         shapes = {"probabilities": (2, height, width), "labels": (height, width)}
         outputs = {name: self._buffer(self._outputs[name], shapes[name]) for name in shapes}
-        self._backend.run(DECODER, given, outputs)
+        self.backend.run(DECODER, given, outputs)
         return self.read(outputs["probabilities"])
 
     def _cut(self, spec: TensorSpec, source: Array, index: int, window: Crop) -> Array:
@@ -143,7 +127,7 @@ class DecodeInBoxes(Backend):
         """An array for a tensor in a window: the start of one that fits the largest so far."""
         size = int(np.prod(shape))
         if spec.name not in self._buffers or self._buffers[spec.name].shape[0] < size:
-            self._buffers[spec.name] = self._backend.empty((size,), spec.dtype)
+            self._buffers[spec.name] = self.backend.empty((size,), spec.dtype)
         view: Array = self._buffers[spec.name][:size].reshape(shape)
         return view
 

@@ -1,4 +1,4 @@
-"""RMNet's policy, its reads and its flows, on a small exported network."""
+"""RMNet's policy, its reads and its flows, on a small network."""
 
 from __future__ import annotations
 
