@@ -66,7 +66,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "stcn": {**_NARROW, "decoder_width": 32},
     "rde": {**_NARROW, "repeat": 1},
     "xmem": {**_NARROW, "hidden_dim": 8},
-    "cutie": {"backbone": "resnet10", "width": 32},
+    "cutie": {"backbone": "resnet10", "width": 16, "blocks": 1},
     "imsfr": {"backbone": "resnet10", "dim": 32, "decoder_width": 32},
     "gfrtm": {},
 }

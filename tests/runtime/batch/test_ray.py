@@ -106,52 +106,12 @@ def test_twenty_videos_and_a_worker_killed(cluster, make_model, videos, tmp_path
     assert (report["finished"], report["skipped"], report["failed"]) == (1, 20, 0)
 
 
-class Deadly(ray_pool.VideoWorker):
-    """Ends, as if for want of memory, with one of the videos."""
-
-    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
-        if video["name"] == "v01":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(video)
-
-
-@pytest.mark.xdist_group("ray")
-@pytest.mark.ray
-def test_a_video_that_ends_each_worker(cluster, make_model, videos, tmp_path, monkeypatch):
-    """From storage to storage, with more workers than there is room for."""
-    monkeypatch.setattr(ray_pool, "VideoWorker", Deadly)
-    monkeypatch.setattr(ray_pool, "RETRIES", 1)
-    root = ray_pool.location(f"file://{videos(4)}")
-    work = Work(make_model(), ray_pool.location(f"file://{tmp_path}/out"), threads=1)
-    results: dict[str, Result] = {}
-    RayPool(work, 3).run(
-        find_jobs(root), lambda *frames: None, lambda result: results.update({result.name: result})
-    )
-    assert {name: result.state for name, result in results.items()} == {
-        **dict.fromkeys(("v00", "v02", "v03"), FINISHED), "v01": FAILED,
-    }  # fmt: skip
-    assert "its worker ended each time" in results["v01"].reason
-    assert len([*(tmp_path / "out" / "v03" / "masks").iterdir()]) == 6
-
-
 @pytest.mark.xdist_group("ray")
 @pytest.mark.ray
 def test_a_model_that_a_worker_cannot_load(cluster, make_model, videos, tmp_path, capsys):
-    given = ["--model", str(make_model()), "--videos", str(videos(1)), "--ray"]
-    assert (
-        main(
-            [
-                *given,
-                "--output",
-                str(tmp_path / "out"),
-                "--device",
-                "cuda",
-                "--gpus-per-worker",
-                "0",
-            ]
-        )
-        == 1
-    )
+    given = ["--model", str(make_model()), "--videos", str(videos(1))]
+    given += ["--output", str(tmp_path / "out"), "--device", "cuda"]
+    assert main([*given, "--ray", "--gpus-per-worker", "0"]) == 1
     assert "Ray ended the run:" in capsys.readouterr().err
 
 
@@ -170,3 +130,32 @@ def test_a_pipeline_of_ones_own(cluster, make_model, videos, tmp_path):
     )
     assert [row["state"] for row in results.take_all()] == [FINISHED, FINISHED]
     assert len([*(tmp_path / "out" / "v01" / "masks").iterdir()]) == 6
+
+
+class Deadly(ray_pool.VideoWorker):
+    """Ends, as if for want of memory, with one of the videos."""
+
+    def __call__(self, video: dict[str, Any]) -> dict[str, Any]:
+        if video["name"] == "v01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(video)
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
+def test_a_video_that_ends_each_worker(cluster, make_model, videos, tmp_path, monkeypatch):
+    """From storage to storage, with more workers than there is room for. The last one: for a while
+    its workers leave no room for others."""
+    monkeypatch.setattr(ray_pool, "VideoWorker", Deadly)
+    monkeypatch.setattr(ray_pool, "RETRIES", 0)
+    root = ray_pool.location(f"file://{videos(4)}")
+    work = Work(make_model(), ray_pool.location(f"file://{tmp_path}/out"), threads=1)
+    results: dict[str, Result] = {}
+    RayPool(work, 3).run(
+        find_jobs(root), lambda *frames: None, lambda result: results.update({result.name: result})
+    )
+    assert {name: result.state for name, result in results.items()} == {
+        **dict.fromkeys(("v00", "v02", "v03"), FINISHED), "v01": FAILED,
+    }  # fmt: skip
+    assert "its worker ended each time" in results["v01"].reason
+    assert len([*(tmp_path / "out" / "v03" / "masks").iterdir()]) == 6

@@ -174,4 +174,7 @@ def test_half_keeps_what_is_summed_up_exact() -> None:
 def test_other_methods_are_not_taken_for_it() -> None:
     assert Cutie.infer_config({"Encoder_M.conv1.weight": torch.empty(64, 3, 7, 7)}) is None
     config = Cutie.infer_config(tiny(single_object=True).state_dict())
-    assert config == {"backbone": "resnet18", "width": 32, "single_object": True}
+    expected = {"backbone": "resnet18", "width": 32, "single_object": True}
+    assert config == expected
+    fewer = Cutie("resnet18", 32, single_object=True, blocks=1)
+    assert Cutie.infer_config(fewer.state_dict()) == fewer.config == {**expected, "blocks": 1}

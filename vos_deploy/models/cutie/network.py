@@ -21,12 +21,19 @@ from ..shared_keys import KeyEncoder, key_backbone
 from .decoder import MaskDecoder
 from .encoders import KeyProjection, Keys, MaskEncoder, ObjectSummarizer, others_of
 from .layers import FeatureFusion
-from .object_transformer import ObjectTransformer
+from .object_transformer import BLOCKS, ObjectTransformer
 
 STRIDE = 16
 QUERIES = 16
 # Inputs that masks of one object go into, and those of the others behind them.
 MASK_INPUTS = {"mask_encoder.conv1.weight": 4, "pixel_fuser.sensory_compress.weight": -1}
+TRANSFORMER_BLOCKS = "object_transformer.blocks."
+
+
+def _config(backbone: str, width: int, single_object: bool, blocks: int) -> dict[str, Any]:
+    """The number of blocks is that of the paper where none is named, as in older models."""
+    named = {} if blocks == BLOCKS else {"blocks": blocks}
+    return {"backbone": backbone, "width": width, "single_object": single_object, **named}
 
 
 class Features(NamedTuple):
@@ -83,24 +90,29 @@ class Cutie(Network):
 
     width: channels of values, sensory memory and queries; keys have a quarter of it.
     single_object: without inputs for the other objects' masks, as the release is pre-trained.
+    blocks: of the object transformer.
     """
 
     method = "cutie"
 
     def __init__(
-        self, backbone: str = "resnet50", width: int = 256, single_object: bool = False
+        self,
+        backbone: str = "resnet50",
+        width: int = 256,
+        single_object: bool = False,
+        blocks: int = BLOCKS,
     ) -> None:
         super().__init__()
         trunk = BACKBONES[backbone]
         f4, f8, f16 = trunk.channels
-        self.config = {"backbone": backbone, "width": width, "single_object": single_object}
+        self.config = _config(backbone, width, single_object, blocks)
         self.pixel_encoder = KeyEncoder(trunk)
         self.pix_feat_proj = nn.Conv2d(f16, width, 1)
         self.key_proj = KeyProjection(f16, width, width // 4)
         self.mask_encoder = MaskEncoder(width, single_object)
         self.mask_decoder = MaskDecoder(f8, f4, width)
         self.pixel_fuser = PixelFuser(width, single_object)
-        self.object_transformer = ObjectTransformer(width, QUERIES)
+        self.object_transformer = ObjectTransformer(width, QUERIES, blocks)
         self.object_summarizer = ObjectSummarizer(width, QUERIES)
         self.aux_computer = AuxiliaryComputer(width)
         self.eval()
@@ -117,11 +129,12 @@ class Cutie(Network):
             for key, value in state.items()
             if key.startswith(own)
         }
-        return {
-            "backbone": key_backbone(encoder) or "resnet50",
-            "width": fused.shape[0],
-            "single_object": stem.shape[1] == 4,
-        }
+        return _config(
+            key_backbone(encoder) or "resnet50",
+            fused.shape[0],
+            stem.shape[1] == 4,
+            len({key.split(".")[2] for key in state if key.startswith(TRANSFORMER_BLOCKS)}),
+        )
 
     def half(self) -> Cutie:
         """Half-precision weights but for what is summed up over a video or decides between

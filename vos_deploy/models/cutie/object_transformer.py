@@ -14,6 +14,7 @@ from ..aggregate import soft_aggregate
 from .layers import CAResBlock, PositionalEncoding
 
 HEADS = 8
+BLOCKS = 3
 
 
 class Attention(nn.Module):
@@ -104,7 +105,7 @@ class Block(nn.Module):
 
 
 class ObjectTransformer(nn.Module):
-    def __init__(self, width: int, queries: int, blocks: int = 3) -> None:
+    def __init__(self, width: int, queries: int, blocks: int = BLOCKS) -> None:
         super().__init__()
         self.queries = queries
         self.query_init = nn.Embedding(queries, width)
