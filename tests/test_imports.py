@@ -104,6 +104,14 @@ def test_imports_without_engines(statement: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_benchmarks_start_without_pyav() -> None:
+    """On a bare GPU machine there is no room for FFmpeg, and no video that it would decode."""
+    code = "import sys; sys.modules['av'] = None; import vos_deploy.benchmarks.cli"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_importing_the_package_imports_no_runtime() -> None:
     """Training and export import `vos_deploy` too, and should not pay for the runtime."""
     code = "import sys, vos_deploy; print([m for m in sys.modules if m.startswith('vos_deploy.')])"

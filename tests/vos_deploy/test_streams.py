@@ -11,7 +11,7 @@ from tests.support.streams import (
     transport_stream,
 )
 from tests.vos_deploy.conftest import SIZE, grey, number
-from vos_deploy import captures, live_source
+from vos_deploy import ffmpeg_capture, live_source
 from vos_deploy.errors import InputError
 from vos_deploy.video import open_source
 
@@ -115,7 +115,7 @@ def test_garbage_from_the_start_is_refused(kind):
 
 
 def test_packets_without_frames_do_not_go_on_for_ever(monkeypatch):
-    monkeypatch.setattr(captures, "NETWORK_TIMEOUT", 0.3)
+    monkeypatch.setattr(ffmpeg_capture, "NETWORK_TIMEOUT", 0.3)
     emptied = clip(TRANSPORT_STREAM, count=60)
     # Whole packets, with noise for content: they are demuxed, and nothing in them can be decoded.
     damaged = b"".join(

@@ -34,7 +34,7 @@ def cover(clip: Clip, other: Clip, label: int) -> None:
     """Lay object 1 of another clip over a clip, where it counts as `label`."""
     for t, ids in enumerate(other.ids):
         covered = ids == 1
-        clip.images[t][covered] = other.images[t][covered]
+        np.copyto(clip.images[t], other.images[t], where=covered[..., None])
         clip.ids[t][covered] = label
 
 
@@ -82,7 +82,7 @@ def coloured(rng: Rng, augmentation: Augmentation, clip: Clip, options: TrainOpt
         clip.flows = estimate_flow(clip.images)
     shared = Colours.draw(rng, augmentation.jitter, augmentation.grey)
     strength = rng.uniform(0, augmentation.recolour)
-    channels = rng.permutation(3) if augmentation.shuffle_channels else np.arange(3)
+    channels = rng.permutation(3) if augmentation.shuffle_channels else None
     for t, image in enumerate(clip.images):
         changed = Colours.draw(rng, augmentation.each_jitter)(shared(image))
         if augmentation.recolour:
@@ -91,7 +91,7 @@ def coloured(rng: Rng, augmentation: Augmentation, clip: Clip, options: TrainOpt
             erase(rng, changed, clip.ids[t])
         if rng.random() < augmentation.blur[0]:
             changed = motion_blur(rng, changed, augmentation.blur[1])
-        clip.images[t] = np.ascontiguousarray(changed[..., channels])
+        clip.images[t] = changed if channels is None else changed[..., channels]
     return clip
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from .files import Image
 from .geometry import Rng
+
+# Luma by ITU-R 601.
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class Colours:
             return image
         pixels = image.astype(np.float32)
         for name, value in self.steps:
-            pixels = STEPS[name](pixels, value).clip(0, 255)
+            pixels = STEPS[name](pixels, value)
+            np.clip(pixels, 0, 255, out=pixels)
         if self.grey:
-            pixels = np.repeat(grey(pixels), 3, 2)
+            pixels = _mixed(pixels, 0.0, LUMA, 0.0)
         return np.asarray(pixels.round(), np.uint8)
 
 
@@ -63,19 +66,22 @@ def _factor(rng: Rng, strength: float) -> float:
     return float(rng.uniform(max(0.0, 1 - strength), 1 + strength))
 
 
-def grey(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Luma [H, W, 1] by ITU-R 601."""
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], np.float32)
+def _mixed(pixels: Any, scale: Any, grey: Any, offset: Any) -> Any:
+    """pixels * scale + (the sum of the channels, weighted by `grey`) + offset, in one pass.
+
+    scale, offset: a number, or one per channel; the result has the type of `pixels`.
+    """
+    matrix = np.diag(np.broadcast_to(scale, 3)) + np.broadcast_to(grey, (3, 3))
+    return cv2.transform(pixels, np.column_stack([matrix, np.broadcast_to(offset, 3)]))
 
 
 def _contrast(pixels: Any, value: float) -> Any:
-    mean = grey(pixels).mean()
-    return mean + (pixels - mean) * value
+    mean = np.dot(cv2.mean(pixels)[:3], LUMA)
+    return _mixed(pixels, value, 0.0, mean * (1 - value))
 
 
 def _saturation(pixels: Any, value: float) -> Any:
-    luma = grey(pixels)
-    return luma + (pixels - luma) * value
+    return _mixed(pixels, value, (1 - value) * LUMA, 0.0)
 
 
 def _hue(pixels: Any, value: float) -> Any:
@@ -85,22 +91,21 @@ def _hue(pixels: Any, value: float) -> Any:
 
 
 STEPS = {
-    "brightness": lambda pixels, value: pixels * value,
+    "brightness": lambda pixels, value: _mixed(pixels, value, 0.0, 0.0),
     "contrast": _contrast,
     "saturation": _saturation,
     "hue": _hue,
-    "offset": lambda pixels, value: pixels + value,
+    "offset": lambda pixels, value: _mixed(pixels, 1.0, 0.0, value),
 }
 
 
 def recolour(rng: Rng, image: Image, strength: float) -> Image:
     """Brightness, contrast, saturation and one gain per channel, each by up to `strength`."""
-    pixels = image.astype(np.float32)
-    mean = pixels.mean(-1, keepdims=True)
-    pixels = mean + (pixels - mean) * rng.uniform(1 - strength, 1 + strength)
+    saturation = rng.uniform(1 - strength, 1 + strength)
     gain = rng.uniform(1 - strength, 1 + strength) * rng.uniform(
         1 - strength / 3, 1 + strength / 3, 3
     )
     offset = rng.uniform(-strength, strength) * 64
-    level = pixels.mean()
-    return ((pixels - level) * gain + level + offset).clip(0, 255).astype(np.uint8)
+    level = np.mean(cv2.mean(image)[:3])  # which saturation leaves as it is
+    grey = np.outer(gain, np.full(3, (1 - saturation) / 3))
+    return np.asarray(_mixed(image, gain * saturation, grey, level * (1 - gain) + offset), np.uint8)

@@ -194,7 +194,8 @@ def to_tensors(
     for place, number in zip(places, slots, strict=True):
         masks[:, place - 1] = ids == number
         present[place - 1] = 1
-    frames = np.stack(clip.images).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    images = np.stack(clip.images).transpose(0, 3, 1, 2)
+    frames = np.divide(images, 255, dtype=np.float32, order="C")
     tensors = {"frames": frames, "masks": masks, "labels": lookup[ids], "present": present}
     if options.perturb:
         target = rng.uniform(options.perturb[0], options.perturb[1])
