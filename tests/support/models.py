@@ -23,7 +23,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sympy import Expr  # noqa: E402
+from torch._export import utils as export_utils  # noqa: E402
 from torch.onnx._internal._lazy_import import onnxscript_apis  # noqa: E402
+from torch.onnx._internal.exporter import _schemas  # noqa: E402
 
 from tests.support import golden  # noqa: E402
 from vos_deploy.bundle import Bundle, Graph, MemoryDefaults, TensorSpec  # noqa: E402
@@ -36,8 +38,11 @@ from vos_deploy.models import Network, create  # noqa: E402
 from vos_deploy.runtime.backends.base import Backend  # noqa: E402
 from vos_deploy.runtime.backends.torch import TorchBackend  # noqa: E402
 
-# torch's exporter reads the sources of five hundred operators for every graph: once is enough.
+# For every graph torch's exporter reads the sources of five hundred operators, and their types, and
+# looks through all operators of torch: once is enough.
 onnxscript_apis.get_torchlib_ops = cache(onnxscript_apis.get_torchlib_ops)
+_schemas.op_signature_from_function = cache(_schemas.op_signature_from_function)
+export_utils._materialize_cpp_cia_ops = cache(export_utils._materialize_cpp_cia_ops)
 # torch's tracer asks this a hundred thousand times for every graph, of few expressions.
 Expr.is_number = property(cache(Expr.is_number.fget))
 

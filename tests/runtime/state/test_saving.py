@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 pytest.importorskip("torch")
 
@@ -20,8 +21,9 @@ from vos_deploy.methods import METHODS
 
 SIZE = (48, 80)
 FRAMES = 14
-# After how many steps the state is saved: after a mask; with all in use; after an object went.
-MOMENTS = (1, 5, 11)
+# After how many steps the state is saved: after a mask; with all in use; after an object went; at
+# the end.
+MOMENTS = (1, 5, 11, FRAMES)
 TOKENS: dict[str, Any] = {"prototypes": 8, "long_term_tokens": 20}
 FEW_FRAMES: dict[str, Any] = {"working_frames": 3, "min_frames": 2, "buffer_tokens": 4}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -66,18 +68,27 @@ def clip() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         yield frame, np.where(np.isin(mask, given[t]), mask, 0) if t in given else None
 
 
-def follow(segmenter: Segmenter, start: int, save: Path | None = None) -> list[np.ndarray]:
-    """Labels and probabilities of the frames from `start` on; at MOMENTS the state is saved."""
+def follow(
+    segmenter: Segmenter, start: int, save: Path | None = None, end: int = FRAMES
+) -> list[np.ndarray]:
+    """Labels and probabilities of the frames from `start` to `end`; at MOMENTS the state is
+    saved."""
     found = []
-    for t, (frame, mask) in enumerate(clip()):
-        if t < start:
-            continue
+    for t, (frame, mask) in itertools.islice(enumerate(clip()), start, end):
         found += [segmenter.step(frame, mask), segmenter.probabilities.copy()]
         if t == 9:
             segmenter.remove(1)
         if save is not None and t + 1 in MOMENTS:
             segmenter.save(save / f"{t + 1}.safetensors")
     return found
+
+
+def assert_same_state(found: Path, expected: Path) -> None:
+    with safe_open(found, "numpy") as one, safe_open(expected, "numpy") as other:
+        assert one.metadata() == other.metadata()
+        assert one.keys() == other.keys()
+        for name in one.keys():  # noqa: SIM118 -- not a mapping
+            np.testing.assert_array_equal(one.get_tensor(name), other.get_tensor(name), name)
 
 
 def test_all_methods_are_here() -> None:
@@ -90,20 +101,24 @@ def test_all_methods_are_here() -> None:
 def test_goes_on_as_if_nothing_had_happened(
     method: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    model = shared(method)
+    """From each moment to the next, where it is saved again: as the same state."""
+    model, again = shared(method), tmp_path / "again"
+    again.mkdir()
     with model.segmenter(**options) as segmenter:
         expected = follow(segmenter, 0, tmp_path)
         held, counted = segmenter.memory, segmenter.statistics
-    for moment in MOMENTS:
+    for moment, end in itertools.pairwise(MOMENTS):
         with model.load(tmp_path / f"{moment}.safetensors") as segmenter:
             assert segmenter.objects == (
                 [2, 3] if moment > 9 else [1, 2, 3] if moment > 3 else [1, 2]
             )
-            found = follow(segmenter, moment)
-            assert segmenter.memory == held
-            assert segmenter.statistics == counted
-        for one, other in zip(found, expected[2 * moment :], strict=True):
+            found = follow(segmenter, moment, again, end)
+            if end == FRAMES:
+                assert segmenter.memory == held
+                assert segmenter.statistics == counted
+        for one, other in zip(found, expected[2 * moment : 2 * end], strict=True):
             np.testing.assert_array_equal(one, other)
+        assert_same_state(again / f"{end}.safetensors", tmp_path / f"{end}.safetensors")
 
 
 def test_probabilities_of_the_last_frame_are_there(tmp_path: Path) -> None:
