@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -82,4 +83,8 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    # What was imported counts: a folder on the path hides what is installed.
+    if (engine := sys.modules.get("onnxruntime")) is not None:
+        found = {name: found[name] for name in found if not name.startswith("onnxruntime")}
+        found["onnxruntime"] = engine.__version__
     return found
