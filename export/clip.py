@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vos_deploy.errors import InputError
-from vos_deploy.frames import Size, resize_frame, resize_ids
+from vos_deploy.frames import Size, resize_frame, resize_ids, working_size
 from vos_deploy.masks import read_mask
 from vos_deploy.video import open_source
 
@@ -28,20 +28,20 @@ class Clip:
         return self.mask.shape[0], self.mask.shape[1]
 
 
-def sample_clip(size: Size | None) -> Clip:
-    """What ships for this check; at its own size for None."""
+def sample_clip(size: int | Size | None) -> Clip:
+    """What ships for this check; `size` as `vos_deploy.frames.working_size` takes it."""
     return read_clip(Path(str(resources.files("vos_deploy.export"))) / "sample", size)
 
 
 def read_clip(
-    path: Path, size: Size | None, mask: Path | None = None, most: int | None = None
+    path: Path, size: int | Size | None, mask: Path | None = None, most: int | None = None
 ) -> Clip:
     """The first frames of a video, with a mask of the first one.
 
     Args:
         path: a video or a folder of frames; or, where `mask` is None, a folder that holds a folder
             `frames` and `mask.png`.
-        size: (H, W) to resize to; None for the clip's own size.
+        size: what to resize to, as `vos_deploy.frames.working_size` takes it.
         most: frames to read at most; None for all.
 
     Raises InputError for a clip or a mask that cannot be read, that has fewer than two frames, or
@@ -64,5 +64,5 @@ def read_clip(
         raise InputError(f"frames in {path} are {shape}, and the mask {mask} is {marked}")
     if not ids.any():
         raise InputError(f"the mask {mask} marks no object")
-    size = size or (ids.shape[0], ids.shape[1])
-    return Clip([resize_frame(frame, size) for frame in frames], resize_ids(ids, size))
+    working = working_size((ids.shape[0], ids.shape[1]), size)
+    return Clip([resize_frame(frame, working) for frame in frames], resize_ids(ids, working))

@@ -37,7 +37,7 @@ def mend_fp16(
     makes the same in float32.
     """
     method: MethodExport = find_part(model.method, "EXPORT")
-    clip = calibration.read(draft.size)
+    clip = calibration.read(draft)
     modules = {name: spec.module for name, spec in method.graphs(model).items()}
     full = in_float32(draft)
     stage(f"following the objects in {len(clip.frames)} frames in float32 and in FP16")

@@ -31,7 +31,7 @@ def to_int8(
     draft: the float model as written; models: its graphs.
     """
     method: MethodExport = find_part(model.method, "EXPORT")
-    clip = calibration.read(draft.size)
+    clip = calibration.read(draft)
     stage(f"following the objects in {len(clip.frames)} frames in float32")
     loop = ClosedLoop(draft, clip, method.verified(model))
     stage("measuring the ranges of activations")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.errors import InputError
-from vos_deploy.frames import Size
 
 from ..clip import Clip, read_clip, sample_clip
 
@@ -40,8 +40,9 @@ class Calibration:
     loss: float | None = None
     kept: Layers | None = None
 
-    def read(self, size: Size | None) -> Clip:
-        """At `size`, or at the clip's own for None."""
+    def read(self, bundle: Bundle) -> Clip:
+        """At the size that the model works at."""
+        size = bundle.size or bundle.short_side
         if self.clip is None:
             return sample_clip(size)
         return read_clip(self.clip, size, self.mask, FRAMES)

@@ -12,6 +12,9 @@ from vos_deploy.errors import InputError
 
 from .calibration import Layers
 
+# Of what may be lost, what several layers may cost together without being looked at one by one.
+NEXT_TO_NOTHING = 0.25
+
 
 @dataclass
 class Table:
@@ -22,7 +25,8 @@ class Table:
         measured.
     least: of one in which no layer is; None if it was not measured.
     graphs: of one with this graph alone in the low precision.
-    layers: of one with this layer alone in the low precision, by graph.
+    layers: of one with this layer in the low precision, by graph: alone, or with neighbours that
+        together cost next to nothing.
     kept: the layers that stay in float32, by graph.
     """
 
@@ -132,14 +136,27 @@ class Search:
         pool: list[tuple[str, str]] = []
         for graph in sorted(table.graphs, key=lambda name: -table.graphs[name]):
             names = layers[graph]
-            table.layers[graph] = {}
-            for number, name in enumerate(names, start=1):
-                self._stage(f"layer {number} of {len(names)} of {graph}")
-                table.layers[graph][name] = self._measure({graph: [name]})
+            table.layers[graph] = self._by_layer(
+                graph, names, table.graphs[graph], allowed * NEXT_TO_NOTHING
+            )
             pool += [(graph, name) for name in names]
             if self._measure(self.without(grouped(pool))) <= allowed:
                 break
         return pool
+
+    def _by_layer(
+        self, graph: str, names: list[str], loss: float, nothing: float
+    ) -> dict[str, float]:
+        """What each of `names` costs, which cost `loss` together. By halves: few layers cost more
+        than `nothing`, and a measurement takes a pass through the clip."""
+        if len(names) == 1 or loss <= nothing:
+            return dict.fromkeys(names, loss)
+        found: dict[str, float] = {}
+        middle = len(names) // 2
+        for half in (names[:middle], names[middle:]):
+            self._stage(f"part of {graph}, from {half[0]} on")
+            found |= self._by_layer(graph, half, self._measure({graph: half}), nothing)
+        return found
 
     def _measure(self, layers: Layers) -> float:
         used = {graph: names for graph, names in layers.items() if names}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,31 @@ def test_the_worst_layers_stay_and_no_more_of_them(allowed: float, kept: list[st
     assert table.graphs["encoder"] == pytest.approx(0.23)
     assert table.layers.keys() == {"encoder"}  # the other graph costs little as it is
     assert table.layers["encoder"]["second"] == pytest.approx(0.2)
-    assert "INT8: layer 3 of 3 of encoder" in said
+    assert "INT8: part of encoder, from first on" in said
+
+
+def test_layers_that_cost_nothing_are_measured_together() -> None:
+    class Many:
+        precision = "INT8"
+
+        def __init__(self) -> None:
+            self.known = self.layers = {"encoder": [f"layer{number}" for number in range(64)]}
+
+        def lowered(self, layers: Mapping[str, Iterable[str]]) -> Any:
+            return layers
+
+    passes = []
+
+    def loss(graphs: Mapping[str, Any]) -> float:
+        passes.append(graphs)
+        return sum(name in ("layer9", "layer40") for name in graphs.get("encoder", ()))
+
+    many = Many()
+    table = Search(many, loss).run(0.01)
+    assert table.kept == {"encoder": ["layer9", "layer40"]}
+    assert {name for name, cost in table.layers["encoder"].items() if cost} == {"layer9", "layer40"}
+    assert list(table.layers["encoder"]) == many.layers["encoder"]
+    assert len(passes) < 40
 
 
 def test_a_loss_of_nothing_leaves_what_costs_in_float() -> None:
