@@ -151,6 +151,7 @@ def untrained(name: str) -> Any:
 
 
 @cache
+@golden.unfilled()
 def state(name: str) -> dict[str, Any]:
     """The state dict whose outputs were recorded: of "base", "small", "small.single", tempered so
     that masks matter, or "base.pure" as generated."""
@@ -171,6 +172,7 @@ def state(name: str) -> dict[str, Any]:
     return state
 
 
+@golden.unfilled()
 def recorded(name: str) -> Any:
     """The network whose outputs were recorded."""
     from vos_deploy.models import load_weights

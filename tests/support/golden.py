@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -69,6 +71,18 @@ def weights() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Networks are made without the second that drawing their weights takes: they are given others
+    next."""
+    from torch.nn import init
+
+    with ExitStack() as stack:
+        for name in ("uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_"):
+            stack.enter_context(patch.object(init, name, lambda tensor, *how, **more: tensor))
+        yield
 
 
 def state(model: Any) -> dict[str, Any]:

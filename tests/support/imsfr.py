@@ -135,6 +135,7 @@ def meta() -> dict[str, Any]:
     return content
 
 
+@golden.unfilled()
 def state() -> dict[str, Any]:
     """The state dict whose outputs were recorded."""
     from vos_deploy.models import create
@@ -146,6 +147,7 @@ def state() -> dict[str, Any]:
 
 
 @cache
+@golden.unfilled()
 def golden_network() -> Any:
     """The network of that state."""
     from vos_deploy.models import create, load_weights

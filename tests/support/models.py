@@ -73,7 +73,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "xmem": {**_NARROW, "hidden_dim": 8},
     "cutie": {"backbone": "resnet10", "width": 16, "blocks": 1},
     "imsfr": {"backbone": "resnet10", "dim": 32, "decoder_width": 32},
-    "gfrtm": {},
+    "gfrtm": {"backbone": "resnet10"},
 }
 
 

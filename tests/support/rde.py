@@ -106,6 +106,7 @@ RUNS = {
 EVERYWHERE = "calm.two_frames_compress_top40"
 
 
+@golden.unfilled()
 def state(weights: str) -> dict[str, Any]:
     """The state dict whose outputs were recorded: "pure" as generated, or "calm", in which the
     recurrent embedding keeps its size and is read."""
@@ -142,6 +143,7 @@ def relative(found: Any, expected: Any) -> float:
 
 
 @cache
+@golden.unfilled()
 def network(weights: str) -> Any:
     """The network of that state."""
     from vos_deploy.models import create, load_weights

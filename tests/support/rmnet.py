@@ -54,6 +54,7 @@ def recorded_flow(index: int, image: Any, previous: Any) -> Any:
 
 
 @cache
+@golden.unfilled()
 def golden_network() -> RMNet:
     """The network whose outputs were recorded: generated weights."""
     model = create("rmnet")

@@ -89,6 +89,7 @@ RUNS = {
 EVERYWHERE = "late"
 
 
+@golden.unfilled()
 def state() -> dict[str, Any]:
     """The state dict whose outputs were recorded."""
     from vos_deploy.models import create
@@ -102,6 +103,7 @@ def state() -> dict[str, Any]:
 
 
 @cache
+@golden.unfilled()
 def recorded_network() -> Any:
     """The network whose outputs were recorded."""
     from vos_deploy.models import create, load_weights

@@ -16,6 +16,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 }
 
 
+@golden.unfilled()
 def state(name: str) -> dict[str, Any]:
     """The state dict whose outputs were recorded: generated weights, real mean and deviation."""
     from vos_deploy.models import create
@@ -25,6 +26,7 @@ def state(name: str) -> dict[str, Any]:
     return golden.state(model) | real
 
 
+@golden.unfilled()
 def network(name: str) -> Any:
     """The network of that state."""
     from vos_deploy.models import create, load_weights

@@ -100,6 +100,7 @@ def index() -> Any:
     return json.loads(path.read_text()) if path.is_file() else {"runs": {}}
 
 
+@golden.unfilled()
 def state(sensory: bool = True) -> dict[str, Any]:
     """The state dict whose outputs were recorded; or that of the network without sensory memory."""
     from vos_deploy.models.xmem import XMem
@@ -114,6 +115,7 @@ def state(sensory: bool = True) -> dict[str, Any]:
 
 
 @cache
+@golden.unfilled()
 def recorded_network(sensory: bool = True) -> Any:
     """The network whose outputs were recorded."""
     from vos_deploy.models.xmem import XMem

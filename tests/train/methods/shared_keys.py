@@ -69,7 +69,7 @@ def falls_in_small(method: str, stage: str, stills: Path, davis: Path, output: P
     youtube = ["--youtube-skip", "0"] if stage in ("2", "3") else []
     falls(
         output, "--method", method, "--stage", stage, *data_of(stage, stills, davis),
-        *narrow(method), *QUICK, *TRUNKS, *youtube, "--iterations", "12",
+        *narrow(method), *QUICK, *TRUNKS, *youtube, "--iterations", "8",
     )  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def test_every_stage_lowers_the_loss(stage: str, stills: Path, davis: Path, tmp_
     if stage != "pre":
         data = ["--davis", str(davis), "--youtube", str(davis), "--youtube-skip", "0"]
         data += ["--frames", "3"]
-    arguments = [*NARROW, "--stage", stage, *data, *TRUNKS, "--iterations", "12"]
+    arguments = [*NARROW, "--stage", stage, *data, *TRUNKS, "--iterations", "8"]
     whole_runs.falls(arguments, tmp_path / "run", 0.9)
 
 

@@ -249,7 +249,7 @@ def small(davis: Path, imagenet: Path) -> list[str]:
 
 def test_stage_lowers_the_loss(davis: Path, imagenet: Path, tmp_path: Path) -> None:
     cache = ["--target-cache", str(tmp_path / "targets")]
-    arguments = [*small(davis, imagenet), *cache, "--iterations", "10", "--learning-rate", "2e-3"]
+    arguments = [*small(davis, imagenet), *cache, "--iterations", "6", "--learning-rate", "2e-3"]
     falls(arguments, tmp_path / "run", 0.9)
     assert list((tmp_path / "targets").iterdir())
 

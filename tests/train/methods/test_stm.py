@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from torch import Tensor
 from tests.support import golden
 from tests.support.golden import SHARED, error, needs_golden, needs_shared
 from tests.support.stm import network
+from tests.train.whole_runs import falls
 from vos_deploy.errors import InputError
 from vos_deploy.reference.stm import STMReference
-from vos_deploy.train.cli import main, parse
+from vos_deploy.train.cli import parse
 from vos_deploy.train.data.files import BadFiles
 from vos_deploy.train.data.mixture import build_clips, collate
 from vos_deploy.train.losses import clip_loss
@@ -128,16 +128,6 @@ def test_options_that_do_not_go_together(changes: dict[str, object], sentence: s
     STMTask.check(replace(OPTIONS, crop="100", stem="background"))
 
 
-def falls(arguments: list[str], output: Path, fewest: float) -> None:
-    """The mean loss of the last five steps lies below `fewest` times that of the first five."""
-    from tests.train.test_training import losses
-
-    assert main([*arguments, "--output", str(output)]) == 0
-    trace = losses(output)
-    assert all(math.isfinite(value) for value in trace)
-    assert sum(trace[-5:]) < fewest * sum(trace[:5])
-
-
 STAGES = [
     "mixed",
     *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("pretrain", "main", "retrain")),
@@ -153,9 +143,9 @@ def arguments_of(stage: str, stills: list[Path], davis: Path) -> list[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_lowers_the_loss(stage: str, stills: Path, davis: Path, tmp_path: Path) -> None:
     """In small, on synthetic data: the stage's own task and losses, a rate for short runs."""
-    small = ["--backbone", "resnet18", "--key-dim", "8", "--value-dim", "16", "--decoder-width",
+    small = ["--backbone", "resnet10", "--key-dim", "8", "--value-dim", "16", "--decoder-width",
              "8", "--crop", "64", "--objects", "1", "--workers", "0", "--threads", "1", "--batch",
-             "2", "--accumulate", "1", "--epochs", "0", "--iterations", "12", "--skip", "1",
+             "2", "--accumulate", "1", "--epochs", "0", "--iterations", "8", "--skip", "1",
              "--learning-rate", "3e-4", "--clip-gradient", "5", "--pictures-every",
              "0"]  # fmt: skip
     if stage == "retrain":

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
-from tests.support.stcn import RUNS, state  # noqa: E402
-from vos_deploy.models import create, load_model, load_weights  # noqa: E402
+from tests.support.stcn import RUNS, recorded_network  # noqa: E402
+from vos_deploy.models import create, load_model  # noqa: E402
 from vos_deploy.models.aggregate import aggregated_odds  # noqa: E402
 from vos_deploy.models.shared_keys import normalize, others_of, similarity  # noqa: E402
 from vos_deploy.models.stcn import STCN  # noqa: E402
@@ -24,8 +24,7 @@ NARROW = {"backbone": "resnet18", "key_dim": 16, "value_dim": 32, "decoder_width
 
 @pytest.fixture(scope="module")
 def network() -> STCN:
-    model = create("stcn")
-    load_weights(model, state(), "the recorded state")
+    model = recorded_network()
     assert isinstance(model, STCN)
     return model
 

@@ -8,8 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
-from tests.support.stcn import EVERYWHERE, RUNS, state  # noqa: E402
-from vos_deploy.models import create, load_weights  # noqa: E402
+from tests.support.stcn import EVERYWHERE, RUNS, recorded_network  # noqa: E402
 from vos_deploy.models.padding import crop  # noqa: E402
 from vos_deploy.models.stcn import STCN  # noqa: E402
 from vos_deploy.reference.stcn import STCNReference  # noqa: E402
@@ -17,8 +16,7 @@ from vos_deploy.reference.stcn import STCNReference  # noqa: E402
 
 @pytest.fixture(scope="module")
 def network() -> STCN:
-    model = create("stcn")
-    load_weights(model, state(), "the recorded state")
+    model = recorded_network()
     assert isinstance(model, STCN)
     return model
 
