@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import onnx
 import torch
 from onnx import ModelProto
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.optimizer import fold_constants
 
 from vos_deploy.bundle import TensorSpec
 from vos_deploy.frames import Size
@@ -21,6 +23,8 @@ from .ops import OPSET, add_functions
 
 # A size to trace with where the model takes any: nothing in it is a multiple of 16.
 TRACED_SIZE = (101, 149)
+# Of a constant that is computed from others: as much as a file of ONNX holds.
+MOST_BYTES = 2**31
 
 
 def to_onnx(
@@ -53,7 +57,11 @@ def to_onnx(
             external_data=False,
             verbose=False,
         )
-    assert program is not None  # None is for another mode of the exporter
+        assert program is not None  # None is for another mode of the exporter
+        # The exporter folds small constants only, and leaves weights behind a Squeeze or a Reshape:
+        # work at run time, and no weights for INT8.
+        fold_constants(program.model, input_size_limit=MOST_BYTES, output_size_limit=MOST_BYTES)
+        RemoveUnusedNodesPass()(program.model)
     model = program.model_proto
     add_functions(model)
     for value in [*model.graph.input, *model.graph.output]:
