@@ -27,7 +27,7 @@ $(VENV)/runtime: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/everything: $(VENV)/runtime
-	$(BIN)/pip install --quiet --editable ".[cpu,export,train,test,dev]"
+	$(BIN)/pip install --quiet --editable ".[cpu,export,train,test,dev$(MORE)]"
 	touch $@
 
 clean:

@@ -27,10 +27,10 @@ GOLDEN = SHARED / "golden"
 
 SLOW = pytest.mark.slow
 # Frames of a recorded run that are followed by default: by a reference the annotated one, and reads
-# of one memory frame and of two; by a tracker one more, in which in some runs an object is marked.
-# `-m slow` follows them all.
-LENGTHS = [pytest.param(3, id="start"), pytest.param(None, marks=SLOW, id="whole")]
-START = 4
+# of one memory frame and of two; by a tracker one more where an object is marked in it. `-m slow`
+# follows them all.
+TWO_READS, START = 3, 4
+LENGTHS = [pytest.param(TWO_READS, id="start"), pytest.param(None, marks=SLOW, id="whole")]
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the golden numbers are not here")
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 
