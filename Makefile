@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# More extras to install, such as ,fused,ray
+EXTRAS =
 
 .PHONY: demo test lint clean
 
@@ -27,7 +29,7 @@ $(VENV)/runtime: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/everything: $(VENV)/runtime
-	$(BIN)/pip install --quiet --editable ".[cpu,export,train,test,dev$(MORE)]"
+	$(BIN)/pip install --quiet --editable ".[cpu,export,train,test,dev$(EXTRAS)]"
 	touch $@
 
 clean:
