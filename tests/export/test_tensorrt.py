@@ -25,9 +25,8 @@ FIXED_HALF = ("--size", "90x120", *HALF)
     ("method", "arguments"),
     [
         ("stm", ()),
-        ("stm", FIXED_HALF),
         *(pytest.param(m, (), marks=EXPORTS) for m in models.SMALL if m not in ("stm", "gfrtm")),
-        *(pytest.param(m, FIXED_HALF, marks=EXPORTS) for m in models.SMALL if m != "stm"),
+        *(pytest.param(m, FIXED_HALF, marks=EXPORTS) for m in models.SMALL),
         *(pytest.param(m, HALF, marks=SLOW) for m in models.SMALL),
         *(pytest.param(m, ("--size", "90x120"), marks=SLOW) for m in models.SMALL),
     ],
@@ -59,6 +58,7 @@ def test_every_graph_builds_of_other_networks(
         assert len(build(graph, TOP_K)) > 1000, name
 
 
+@EXPORTS
 def test_plan_in_half_precision(tmp_path: Path) -> None:
     bundle = Bundle.load(models.model("stm", *FIXED_HALF))
     plan = build_plan(bundle, tmp_path / "stm.plan", runtime="tensorrt_rtx")

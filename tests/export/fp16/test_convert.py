@@ -16,6 +16,7 @@ from vos_deploy.errors import InputError
 from vos_deploy.export.fp16.convert import mend_fp16
 from vos_deploy.export.mixed.calibration import Calibration, read_kept
 
+pytestmark = pytest.mark.exports
 Made = tuple[dict[str, ModelProto], dict[str, Any]]
 
 
