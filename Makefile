@@ -20,16 +20,16 @@ lint: $(VENV)/everything
 	$(BIN)/ruff format --check .
 	# mypy sees the subpackages only where they are installed under vos_deploy/.
 	rm -rf build/types
-	$(BIN)/pip install --quiet --no-compile --no-deps --target build/types .
+	$(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p vos_deploy
 
 $(VENV)/runtime: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --editable ".[cpu]"
+	$(BIN)/pip install --quiet --editable ".[cpu]"
 	touch $@
 
 $(VENV)/everything: $(VENV)/runtime
-	$(BIN)/pip install --quiet --no-compile --editable ".[cpu,export,train,test,dev$(EXTRAS)]"
+	$(BIN)/pip install --quiet --editable ".[cpu,export,train,test,dev$(EXTRAS)]"
 	touch $@
 
 clean:
