@@ -85,6 +85,5 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
             continue
     # What was imported counts: a folder on the path hides what is installed.
     if (engine := sys.modules.get("onnxruntime")) is not None:
-        found = {name: found[name] for name in found if not name.startswith("onnxruntime")}
-        found["onnxruntime"] = engine.__version__
+        found |= {name: engine.__version__ for name in found if name.startswith("onnxruntime")}
     return found

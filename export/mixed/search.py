@@ -12,7 +12,7 @@ from vos_deploy.errors import InputError
 
 from .calibration import Layers
 
-# Of what may be lost, what several layers may cost together without being looked at one by one.
+# Layers that together cost no more than this share of what may be lost are not measured one by one.
 NEXT_TO_NOTHING = 0.25
 
 

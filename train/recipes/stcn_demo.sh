@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains the bundled demo model (vos_deploy/weights/stcn): five minutes on an H200 with 16 cores, two
-# other trainings beside it. One core of a CPU takes about 15 hours, with AMP=none PIECES=16.
-# DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in each), davis2016/train in
-# the DAVIS layout, and the ImageNet weights of a ResNet-18.
+# other trainings beside it. One core of a CPU, with AMP=none PIECES=16, takes about 15 hours by the
+# pace of its first steps. DATA holds static/{ECSSD,CCP,WeizmannHorse,HumanSeg} (image/ and mask/ in
+# each), davis2016/train in the DAVIS layout, and the ImageNet weights of a ResNet-18.
 set -euo pipefail
 : "${DATA:?set DATA to the folder of the data sets}"
 OUTPUT=${OUTPUT:-runs/stcn_demo}
