@@ -5,9 +5,10 @@ models. What is lost with a worker or a machine, and where the rest goes on, is 
 from __future__ import annotations
 
 import logging
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,6 @@ from .work import FAILED, Result, Work, Worker
 
 logger = logging.getLogger(__name__)
 
-# How often a video is given again whose worker died: a video that ends each of them, for want of
-# memory for one, has to fail some time.
-RETRIES = 3
 GPU_DEVICES = ("cuda", "cuda-tf32", "tensorrt")
 
 
@@ -86,10 +84,10 @@ class RayPool:
     def run(self, jobs: Sequence[Job], tell: Tell, done: Callable[[Result], None]) -> None:
         """Work on all jobs. `done` is called in this thread, as results come; `tell` never.
 
-        Ray gives up on a video that it had to give again too often. Either the video ends every
-        worker, or a machine was lost: calls to one that cannot be reached count, too, and Ray does
-        not say which it was. So what has no result is given in another pass, and in one more as
-        long as a pass gets any further. A video that failed by itself has a result.
+        A video whose worker died has no result: either it ends every worker, for want of memory
+        for one, or it lost its machine, and Ray does not say which it was. So what has no result is
+        given in another pass, and in one more as long as a pass gets any further. A video that
+        failed by itself has a result.
 
         Raises VosDeployError if no worker can begin, or Ray ends the run.
         """
@@ -120,7 +118,13 @@ class RayPool:
         return len(left) < before
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-        data = import_ray().data
+        ray = import_ray()
+        data, names = ray.data, []
+
+        def named() -> dict[str, Any]:
+            names.append(f"vos-deploy-{uuid.uuid4().hex}")
+            return {"name": names[-1]}
+
         # A block each: a record is what is given again and moved elsewhere.
         videos = data.from_items([record(job) for job in jobs], override_num_blocks=len(jobs))
         context = videos.context
@@ -130,7 +134,7 @@ class RayPool:
         resources = {"num_gpus": self.gpus} if self.gpus else {"num_cpus": self.work.threads}
         with warnings.catch_warnings():
             # Of the two limits on retries: there is no other way to give them yet.
-            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            warnings.filterwarnings("ignore", message="`ray_remote_args(_fn)?` is deprecated")
             results = videos.map(
                 VideoWorker,
                 fn_constructor_args=[self.work, logging.getLogger("vos_deploy").level],
@@ -138,11 +142,21 @@ class RayPool:
                 compute=data.ActorPoolStrategy(
                     size=min(self.workers, len(jobs)), max_tasks_in_flight_per_actor=1
                 ),
+                ray_remote_args_fn=named,
                 max_restarts=-1,
-                max_task_retries=RETRIES,
+                # Ray itself would give a video to the same worker again. If that has lost its
+                # machine and no other has room, the video waits without an end: workers with
+                # nothing left to do keep their room, as Ray may want their results again.
+                max_task_retries=0,
                 **resources,
             )
-        yield from results.iter_rows()
+        try:
+            yield from results.iter_rows()
+        finally:
+            # Ray keeps some of them: there would be no room for those of the next pass.
+            for name in names:
+                with suppress(ValueError):  # it has ended
+                    ray.kill(ray.get_actor(name))
 
 
 @contextmanager

@@ -147,7 +147,6 @@ def test_a_video_that_ends_each_worker(cluster, make_model, videos, tmp_path, mo
     """From storage to storage, with more workers than there is room for. The last one: for a while
     its workers leave no room for others."""
     monkeypatch.setattr(ray_pool, "VideoWorker", Deadly)
-    monkeypatch.setattr(ray_pool, "RETRIES", 0)
     root = ray_pool.location(f"file://{videos(4)}")
     work = Work(make_model(), ray_pool.location(f"file://{tmp_path}/out"), threads=1)
     results: dict[str, Result] = {}

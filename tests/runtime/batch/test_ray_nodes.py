@@ -47,12 +47,11 @@ def lose_a_machine(cluster: Any, node: Any, out: Path, lost: list[str]) -> None:
         time.sleep(0.01)
 
 
-# Not in every run: where the machine that is left has no room for another worker, as here, Ray has
-# once waited for one without an end.
-@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path):
-    """Nothing is missing in the end, without a second command."""
+    """Nothing is missing in the end, without a second command, though the machine that is left has
+    no room for another worker."""
     node = machines.add_node(num_cpus=1)
     root, model, out = videos(8, 40), make_model(), tmp_path / "out"
     lost: list[str] = []
