@@ -26,7 +26,7 @@ def model(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
         "method": bundle.method,
         "precision": bundle.precision,
         "checkpoint": bundle.checkpoint.get("name", "unknown"),
-        "size": _size(options["size"] or bundle.size or bundle.short_side),
+        "size": working_size(options["size"] or bundle.size or bundle.short_side),
         "device": options["device"],
         "threads": options["threads"] or "one per physical core",
         **({"decoder": "in boxes"} if options.get("decode_in_boxes") else {}),
@@ -56,7 +56,7 @@ def machine(*more_packages: str) -> dict[str, Any]:
     }
 
 
-def _size(size: int | tuple[int, int] | None) -> str:
+def working_size(size: int | tuple[int, int] | None) -> str:
     if isinstance(size, tuple):
         return f"{size[0]}x{size[1]}"
     return "the frame's" if size is None else f"shorter side {size}"

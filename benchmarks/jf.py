@@ -35,6 +35,7 @@ OVERALL = "overall"
 PROCESSORS = "CPU ms"  # of a frame
 MAIN_FACTS = ("data", "frames", "results", "model", "size", "device", "threads", "timed")
 RECORD = "jf-run.json"
+NEAREST_SIZE = 240  # of --nearest-features without --size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,8 +106,11 @@ def run(args: argparse.Namespace) -> int:
         elif args.nearest_features:
             from .nearest import NearestFeatures  # needs PyTorch
 
-            scores, spent = score_segmenter(clips, NearestFeatures(args.nearest_features), folder)
+            size = args.size or NEAREST_SIZE
+            follower = NearestFeatures(args.nearest_features, size=size)
+            scores, spent = score_segmenter(clips, follower, folder)
             facts |= {"results": f"nearest features of {args.nearest_features.name}"}
+            facts |= {"size": conditions.working_size(size)}
         elif args.command:
             scores, spent = score_command(clips, args.command)
             facts |= {"results": f"of {args.command}", "timed": TIMED_COMMAND}

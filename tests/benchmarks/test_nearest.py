@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from vos_deploy.benchmarks.cli import main  # noqa: E402
 from vos_deploy.benchmarks.nearest import TORCHVISION_NAMES, NearestFeatures  # noqa: E402
 from vos_deploy.benchmarks.scene import scene  # noqa: E402
 from vos_deploy.models.resnet import BACKBONES  # noqa: E402
@@ -48,3 +49,16 @@ def test_a_reset_forgets_the_objects(weights: Path) -> None:
     mask = np.full((64, 96), 3, np.uint8)
     follower.step(frame, mask)
     assert np.unique(follower.step(frame)).tolist() == [3]
+
+
+def test_the_working_size_is_the_one_given(weights: Path, make_davis, capsys) -> None:
+    root = make_davis({"cat": [1]})
+    printed = {}
+    for size in (None, "32"):
+        given = ["jf", "--davis", str(root), "--nearest-features", str(weights)]
+        assert main([*given, *(["--size", size] if size else [])]) == 0
+        printed[size] = capsys.readouterr().out
+    assert "size: shorter side 240" in printed[None]
+    assert "size: shorter side 32" in printed["32"]
+    scores = [text[: text.index("data:")] for text in printed.values()]
+    assert scores[0] != scores[1]

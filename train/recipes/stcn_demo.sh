@@ -27,5 +27,5 @@ python -m vos_deploy.train --method stcn --stage mixed --output "$OUTPUT" \
 
 # The model that ships.
 python -m vos_deploy.export --method stcn --checkpoint "$OUTPUT/model.safetensors" \
-    --short-side 240 --memory-every 3 --half-storage --output vos_deploy/weights/stcn \
+    --short-side 320 --memory-every 3 --half-storage --output vos_deploy/weights/stcn \
     --licence "MIT, trained on research data: see vos_deploy/weights/README.md"
