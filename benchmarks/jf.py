@@ -35,7 +35,6 @@ OVERALL = "overall"
 PROCESSORS = "CPU ms"  # of a frame
 MAIN_FACTS = ("data", "frames", "results", "model", "size", "device", "threads", "timed")
 RECORD = "jf-run.json"
-NEAREST_SIZE = 240  # of --nearest-features without --size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
             scores = [score_clip(clip, _first_masks(clip)) for clip in progress(clips, unit="clip")]
             facts |= {"results": "the first mask for every frame"}
         elif args.nearest_features:
-            from .nearest import NearestFeatures  # needs PyTorch
+            from .nearest import SIZE, NearestFeatures  # needs PyTorch
 
-            size = args.size or NEAREST_SIZE
+            size = args.size or SIZE
             follower = NearestFeatures(args.nearest_features, size=size)
             scores, spent = score_segmenter(clips, follower, folder)
             facts |= {"results": f"nearest features of {args.nearest_features.name}"}

@@ -27,6 +27,8 @@ TORCHVISION_NAMES = {"layer1": "res2", "layer2": "layer2", "layer3": "layer3"}
 
 Labels = NDArray[np.uint8]
 
+SIZE = 240  # of the shorter side
+
 
 class NearestFeatures:
     """Follows objects as `Segmenter` does, by features alone."""
@@ -35,7 +37,7 @@ class NearestFeatures:
         self,
         imagenet: Path,
         backbone: str = "resnet18",
-        size: int | Size = 240,
+        size: int | Size = SIZE,
         top_k: int = 10,
         sharpness: float = 20.0,
     ) -> None:

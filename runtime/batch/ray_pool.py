@@ -133,7 +133,7 @@ class RayPool:
         context.enable_progress_bars = context.print_on_execution_start = False
         resources = {"num_gpus": self.gpus} if self.gpus else {"num_cpus": self.work.threads}
         with warnings.catch_warnings():
-            # Of the two limits on retries: there is no other way to give them yet.
+            # Of names and limits on retries: there is no other way to give them yet.
             warnings.filterwarnings("ignore", message="`ray_remote_args(_fn)?` is deprecated")
             results = videos.map(
                 VideoWorker,

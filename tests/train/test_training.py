@@ -252,7 +252,7 @@ def test_weight_decay_of_a_group_and_frozen_parameters(
 def test_mixed_precision(davis: Path, tmp_path: Path) -> None:
     """The first loss is that of single precision; the scaler of fp16 is kept for going on."""
     for amp in ("none", "bf16", "fp16"):
-        train(tmp_path / amp, davis, 1, "--amp", amp)
+        train(tmp_path / amp, davis, 2, "--amp", amp)
     first = [losses(tmp_path / amp)[0] for amp in ("none", "bf16", "fp16")]
     assert first[1] == pytest.approx(first[0], rel=0.02)
     assert first[2] == pytest.approx(first[0], rel=0.005)

@@ -7,7 +7,7 @@ set -euo pipefail
 OUTPUT=${OUTPUT:-runs/cutie_small}
 
 # Keys that match by looks (--align-keys) and the trunks of ImageNet learn slowly: thirty videos are
-# too few to learn either from nothing, and as they are they score less. The mask stem,
+# too few to learn either from nothing, and frozen ones score a little less. The mask stem,
 # the values, the transformer and the decoder learn from nothing.
 python -m vos_deploy.train --method cutie --stage mixed --output "$OUTPUT" \
     --backbone resnet18 --width 128 \

@@ -7,7 +7,7 @@ set -euo pipefail
 OUTPUT=${OUTPUT:-runs/xmem_small}
 
 # Keys that match by looks (--align-keys) and the trunks of ImageNet learn slowly: thirty videos are
-# too few to learn either from nothing, and as they are they score less. Shrinkage,
+# too few to learn either from nothing, and frozen ones score a little less. Shrinkage,
 # selection, the sensory memory, values and decoder learn from nothing.
 python -m vos_deploy.train --method xmem --stage mixed --output "$OUTPUT" \
     --backbone resnet18 --key-dim 64 --value-dim 128 --hidden-dim 32 --decoder-width 64 \

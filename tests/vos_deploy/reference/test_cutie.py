@@ -13,20 +13,20 @@ torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
 from tests.support.cutie import LONG, LONG_TERM, RUNS, Run, recorded  # noqa: E402
+from tests.support.cutie_ties import Tie, decided_otherwise  # noqa: E402
 from tests.support.golden import needs_golden  # noqa: E402
-from tests.support.top_k import Tie, decided_otherwise  # noqa: E402
 from vos_deploy.models.cutie import Cutie  # noqa: E402
 from vos_deploy.reference.cutie import CutieReference  # noqa: E402
 from vos_deploy.reference.cutie.loop import stagger_set  # noqa: E402
 
 
-@pytest.mark.parametrize("length", [pytest.param(5, id="start"), golden.LENGTHS[1]])
+@pytest.mark.parametrize("length", [pytest.param(8, id="start"), golden.LENGTHS[1]])
 @pytest.mark.parametrize("name", golden.params(RUNS, {LONG}, LONG))
 def test_recorded_run(name: str, length: int | None) -> None:
     run = RUNS[name]
-    # The fifth frame is read from a memory that was consolidated.
+    # The eighth frame is read from a memory that was consolidated twice.
     run = replace(run, frames=min(run.frames, length or run.frames))
-    # The ties of the top-k read fall as they fell in the recording, or at most two otherwise.
+    # Ties of the top-k read fall as they fell in the recording, but for two at most.
     tied = _follow(run, ())
     for count in (1, 2):
         for ties in combinations(tied or (), count):
