@@ -1,5 +1,6 @@
 """The same batch over a cluster, by Ray Data: videos are the records, a pool of actors holds the
-models. What is lost with a worker or a machine, and where the rest goes on, is for Ray to settle.
+models. Which video goes where is for Ray to settle; what is lost with a worker or a machine is
+given in another pass.
 """
 
 from __future__ import annotations
