@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from torch import Tensor  # noqa: E402
 
-import vos_deploy  # noqa: E402
 from tests.support import golden, models  # noqa: E402
-from tests.support.xmem import EVERYWHERE, RUNS, index, recorded_network, state  # noqa: E402
-from vos_deploy.reference.xmem import XMemReference, memory  # noqa: E402
+from tests.support.near_ties import Follower  # noqa: E402
+from tests.support.xmem import EVERYWHERE, RUNS, TIES, index, recorded_network, state  # noqa: E402
+from vos_deploy.reference.xmem import XMemReference  # noqa: E402
+from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
 from vos_deploy.runtime.trackers.xmem import XMem  # noqa: E402
 
 # Frames before the marked one comes again, which is then memorised as it was segmented.
@@ -24,6 +26,9 @@ UNIQUE = {"long": 11, "long_late": 11}
 # Frames before a token that was read as much as another, to 1e-3, becomes a prototype in its place:
 # reads whose ties are decided otherwise change what is counted by more.
 ALIKE = {"long": 14, "long_late": 14}
+# In a graph, ties cannot be decided as recorded. The official loop is then held against it with
+# ties decided as there, and against the recorded run in its own test.
+TIED = {("long_late", "exported")}
 
 
 def exported(sensory: bool) -> Path:
@@ -46,11 +51,16 @@ def sizes(tracker: XMem) -> dict[str, Any]:
     }
 
 
-def first_of_equals(scores: Tensor, top_k: int | None = None) -> Tensor:
-    """`top_k_weights` that among equals prefers the first, as ONNX's TopK does."""
-    best = scores.sort(dim=-1, descending=True, stable=True)
-    weights = best.values[..., :top_k].softmax(-1)
-    return torch.zeros_like(scores).scatter(-1, best.indices[..., :top_k], weights)
+def first_of_equals(scores: Tensor, k: int, dim: int = -1) -> Any:
+    """`Tensor.topk` that among equals prefers the first, as ONNX's TopK does."""
+    best = scores.sort(dim=dim, descending=True, stable=True)
+    return torch.return_types.topk((best.values[..., :k], best.indices[..., :k]))
+
+
+def estimate(segmenter: Segmenter) -> NDArray[np.float32]:
+    # A marked frame is handed back as drawn, and memorised as aggregated: this is recorded.
+    assert segmenter._tracker is not None
+    return segmenter._tracker.estimate()
 
 
 @pytest.mark.parametrize("engine", models.ENGINES)
@@ -67,27 +77,35 @@ def test_official_run(
     options = run.options
     if not options.get("long_term", True):
         options["memory_frames"] = "unlimited"
-    with vos_deploy.Segmenter(**place, **options) as segmenter:
-        for t, (frame, mask) in enumerate(run.clip()[: models.FRAMES[engine]]):
-            segmenter.step(frame, mask)
-            tracker = segmenter._tracker
+    if name in UNIQUE:
+        monkeypatch.setattr(Tensor, "topk", first_of_equals)
+    with Segmenter(**place, **options) as segmenter:
+        loop = Follower(segmenter, lambda loop, t: run.error(estimate(loop), t))
+        frames = None if name in UNIQUE else models.FRAMES[engine]
+        for t, (frame, mask) in enumerate(run.clip()[:frames]):
+            loop.step(frame, mask)
+            tracker = loop.loop._tracker
             assert isinstance(tracker, XMem)
-            # A marked frame is handed back as drawn, and memorised as aggregated: this is recorded.
             found.append(tracker.estimate())
             # The official loop memorises a frame in its own step, the tracker in the next. It holds
             # what later objects have no values of among theirs, too.
             recorded = states.get(t - 1, {})
             own = sizes(tracker)
             assert all(own[key] == recorded[key] for key in recorded.keys() & own.keys()), t
+    assert len(loop.gaps) <= TIES
     if name not in UNIQUE:
-        print(run.check(found))
+        print(f"{run.check(found)}, ties that fell otherwise: {loop.gaps}")
         return
     # From then on a frame lies in memory twice, once as it was marked and once as it was segmented:
     # of two positions that are exactly as similar either may be the last of the best.
-    print(run.check(found[: UNIQUE[name]]))
-    monkeypatch.setattr(memory, "top_k_weights", first_of_equals)
-    official = XMemReference(recorded_network(sensory), **run.options)
+    if (name, engine) not in TIED:
+        print(f"{run.check(found[: UNIQUE[name]])}, ties that fell otherwise: {loop.gaps}")
+    official = Follower(
+        XMemReference(recorded_network(sensory), **run.options),
+        lambda loop, t: np.abs(found[t] - loop.probabilities.numpy()),
+    )
     for t, (frame, mask) in enumerate(run.clip()[: ALIKE[name]]):
         official.step(frame, mask)
-        difference = np.abs(found[t] - official.probabilities.numpy())
-        assert difference.mean() < 5e-5 and np.quantile(difference, 0.999) < 2e-3, t
+        assert official.errors.mean() < 5e-5 and np.quantile(official.errors, 0.999) < 2e-3, t
+    print(f"the official loop: ties that fell otherwise: {official.gaps}")
+    assert len(official.gaps) <= TIES

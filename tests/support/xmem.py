@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.support import golden
 
+TIES = 10  # of a recorded run, that may fall otherwise
 LONG = {"memory_frames": 4, "min_frames": 2, "prototypes": 32}
 
 
@@ -42,6 +43,12 @@ class Run:
         order = [5 - abs(5 - t % 10) for t in range(self.frames)]
         clip = [np.ascontiguousarray(frames[i][:height, :width]) for i in order]
         return [(frame, masks.get(t)) for t, frame in enumerate(clip)]
+
+    def error(self, probabilities: NDArray[np.float32], t: int) -> NDArray[np.float32]:
+        """What probabilities [1+K, H, W] are off in frame t, where they were recorded."""
+        step, expected = golden.sampled("xmem", f"{self.name}.prob")
+        found = probabilities[..., ::step, ::step]
+        return np.abs(found - expected[t][: len(found)])
 
     def check(self, found: list[NDArray[np.float32]]) -> tuple[float, float]:
         """Hold the probabilities [1+K, H, W] of all frames, or of the first ones, as the loop goes

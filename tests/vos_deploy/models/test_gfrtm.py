@@ -21,6 +21,7 @@ from vos_deploy.models.gfrtm.decoder import Upsampler, double, merge, sum_shifte
 from vos_deploy.models.gfrtm.network import GFRTM, Cells  # noqa: E402
 
 FEATURES, TEMPLATE, GATE, SCORES, DEEP, LOGITS = 2e-5, 1e-5, 1e-4, 1e-3, 2e-3, 2e-2
+RECORDED_101 = 3e-5
 BACKBONES = ["resnet18", pytest.param("resnet101", marks=pytest.mark.slow)]
 
 
@@ -47,12 +48,24 @@ def test_keys_are_those_of_the_official_checkpoint(backbone: str) -> None:
 def test_features_are_the_official_ones(backbone: str) -> None:
     model = gfrtm.network(backbone)
     run, step = ("M", 8) if backbone == "resnet18" else ("R101", 32)
-    with torch.inference_mode():
-        layer2, layer3 = model.trunk.shallow(frame(1))
-        layer4, layer5 = model.trunk.deep(layer3)
-    assert error(layer2[:, ::step, ::4, ::4], recorded(f"{run}/f1/feat_layer2")) < FEATURES
-    for name, layer in (("layer3", layer3), ("layer4", layer4), ("layer5", layer5)):
-        assert error(layer[:, ::step, ::2, ::2], recorded(f"{run}/f1/feat_{name}")) < FEATURES
+
+    def errors(kind: torch.dtype) -> list[float]:
+        with torch.inference_mode():
+            layer2, layer3 = model.to(kind).trunk.shallow(frame(1).to(kind))
+            layer4, layer5 = model.trunk.deep(layer3)
+        found = [layer2[:, ::step, ::4, ::4]]
+        found += [layer[:, ::step, ::2, ::2] for layer in (layer3, layer4, layer5)]
+        return [error(f, recorded(f"{run}/f1/feat_layer{n}")) for n, f in enumerate(found, 2)]
+
+    if backbone == "resnet18":
+        assert max(errors(torch.float32)) < FEATURES
+        return
+    assert max(errors(torch.float32)[:2]) < FEATURES
+    # The two deepest of ResNet-101 reach 42, and the recording itself is 2.5e-5 from float64:
+    # float32 comes nearer only by rounding as it did, which differs between processors.
+    exact = errors(torch.float64)
+    model.float()
+    assert max(exact[:2]) < FEATURES and max(exact[2:]) < RECORDED_101
 
 
 @needs_golden

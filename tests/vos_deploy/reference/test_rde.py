@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from tests.support import golden  # noqa: E402
 from tests.support.devices import follow_on_meta  # noqa: E402
+from tests.support.float64 import in_float64  # noqa: E402
 from tests.support.golden import error, needs_golden  # noqa: E402
 from tests.support.rde import EVERYWHERE, NARROW, RUNS, Run, network, relative  # noqa: E402
 from vos_deploy.benchmarks.scene import scene  # noqa: E402
@@ -61,7 +62,8 @@ def test_embeddings_of_the_clip(weights: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(compress, "values", note_values)
     name = "two_frames_top40" if weights == "pure" else "two_frames_compress_top40"
     run = RUNS[f"{weights}.{name}"]
-    follow(reference_of(run), run)
+    with in_float64(model):
+        follow(reference_of(run), run)
     prefix = f"{weights}." if weights == "pure" else f"{weights}.{name}."
     key_step, value_step = (1, 16) if weights == "pure" else (4, 32)
     for i, (key, value) in enumerate(zip(keys, values, strict=True)):
