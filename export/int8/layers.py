@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 # What decides on which memory is read and what is an object, and what is carried from frame to
 # frame, where an error would add up: the convolutions that make outputs of these names stay float.
@@ -45,24 +45,32 @@ def _heads(model: ModelProto) -> set[str]:
 
 
 def with_sums(model: ModelProto, layers: Iterable[str]) -> list[str]:
-    """Names of the nodes to quantise so that the convolutions `layers` compute in INT8: they, the
-    sums between them, so that a residual block stays in INT8, and every ReLU, which the layer
-    before it takes in."""
+    """Names of the nodes to quantise so that the convolutions `layers` compute in INT8: they, what
+    is summed and resized between them, so that residual blocks and decoders stay in INT8, and every
+    ReLU, which the layer before it takes in."""
     chosen = set(layers)
-    producers = _producers(model)
+    constant = {tensor.name for tensor in model.graph.initializer}
+    # What another graph computed, such as the features of a skip connection.
+    given = {value.name for value in model.graph.input if _is_map(value)} - constant
     eight_bit = {node.input[0] for node in model.graph.node if node.name in chosen}
     named: list[str] = []
     for node in model.graph.node:
-        source = producers.get(node.input[0]) if node.input else None
+        first = bool(node.input) and node.input[0] in eight_bit
         in_int8 = {
             "Conv": node.name in chosen,
-            "Add": all(name in eight_bit for name in node.input) and source is not None,
-            "Relu": bool(node.input) and node.input[0] in eight_bit,
+            "Add": not eight_bit.isdisjoint(node.input) and eight_bit | given >= set(node.input),
+            "Relu": first,
+            "Resize": first,
         }.get(node.op_type, False)
         if in_int8:
             named.append(node.name)
             eight_bit.update(node.output)
     return named
+
+
+def _is_map(value: ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.elem_type == TensorProto.FLOAT and len(kind.shape.dim) == 4
 
 
 def _producers(model: ModelProto) -> dict[str, NodeProto]:

@@ -14,16 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 
 from vos_deploy.onnx_runtime import import_onnxruntime
 
 from ..to_onnx import strip_provenance
+from .in_bytes import stay_in_bytes
 from .layers import with_sums
 
-OPS = ("Conv", "Add", "Relu")
+OPS = ("Conv", "Add", "Relu", "Resize")
 # Share of an activation's values, in percent, that its range holds; the rest saturates.
 PERCENTILE = 99.99
 
@@ -97,29 +97,7 @@ def quantize(model: ModelProto, found: Any, layers: Iterable[str]) -> ModelProto
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     made: ModelProto = quantizer.model.model
-    _keep_pooling_in_float(made)
+    stay_in_bytes(made)
     strip_provenance(made)
     onnx.checker.check_model(made, full_check=True)
     return made
-
-
-def _keep_pooling_in_float(model: ModelProto) -> None:
-    """Put a minimum that changes nothing between a MaxPool and the quantisation of its output.
-
-    ONNX Runtime would pool bytes, in a kernel that takes twenty times as long as pooling floats.
-    """
-    ceiling = "largest_float"
-    consumers = {node.input[0]: node for node in model.graph.node if node.input}
-    pools = [
-        (index, node)
-        for index, node in enumerate(model.graph.node)
-        if node.op_type == "MaxPool" and consumers[node.output[0]].op_type == "QuantizeLinear"
-    ]
-    for index, node in reversed(pools):
-        output = node.output[0]
-        node.output[0] = f"{output}_pooled"
-        limit = onnx.helper.make_node("Min", [node.output[0], ceiling], [output], f"{output}_limit")
-        model.graph.node.insert(index + 1, limit)
-    if pools:
-        largest = np.array(np.finfo(np.float32).max, np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(largest, ceiling))

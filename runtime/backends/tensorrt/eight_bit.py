@@ -19,10 +19,36 @@ def symmetric(content: bytes) -> bytes:
     import onnx
 
     model = onnx.load_model_from_string(content)
+    _take_detours_back(model)
     _clip_below(model)
     _rewrite_steps(model)
     written: bytes = model.SerializeToString()
     return written
+
+
+def _take_detours_back(model: ModelProto) -> None:
+    """Undo what only makes ONNX Runtime faster (`vos_deploy.export.int8.in_bytes`): reshapes where
+    a tensor becomes float, and ReLUs as leaky ones."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "LeakyRelu" and [a.f for a in node.attribute] == [0.0]:
+            node.op_type = "Relu"
+            del node.attribute[:]
+        if node.op_type == "DequantizeLinear":
+            while (source := producers.get(node.input[0])) and source.op_type == "Reshape":
+                node.input[0] = source.input[0]
+    _drop_unused(model, {"Reshape", "Shape"})
+
+
+def _drop_unused(model: ModelProto, kinds: set[str]) -> None:
+    used = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if node.op_type not in kinds or not used.isdisjoint(node.output):
+            used.update(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
 
 
 def _clip_below(model: ModelProto) -> None:

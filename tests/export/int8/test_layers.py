@@ -32,3 +32,12 @@ def test_a_residual_block_goes_as_a_whole() -> None:
 
 def test_a_sum_of_floats_stays_float() -> None:
     assert with_sums(int8.residual(), ["first"]) == ["first", "Relu_b"]
+
+
+def test_a_refinement_goes_as_a_whole() -> None:
+    nodes = with_sums(int8.refinement(), ["first", "second"])
+    assert nodes == ["first", "Resize_b", "Add_sum", "Relu_c", "second", "Add_features"]
+
+
+def test_a_skip_is_added_in_float_where_nothing_else_is_in_bytes() -> None:
+    assert with_sums(int8.refinement(), ["second"]) == ["second"]
