@@ -68,23 +68,21 @@ class MemoryEncoder(Encoder):
         else:
             self.conv1_bg = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
 
-    def single_maps(self, masks: Tensor) -> Tensor:
-        """[B, K, H, W] -> [B*K, 1, H, W] in the precision of the weights."""
-        return masks.flatten(0, 1).unsqueeze(1).to(self.conv1_m.weight.dtype)
-
     def forward(self, frame: Tensor, masks: Tensor) -> Tensor:
         """r4 [B*K, C4, h, w] of frame [B, 3, H, W] and masks [B, K, H, W] in [0, 1]."""
-        batch, objects = masks.shape[:2]
-        # The RGB half of the stem does not depend on the object.
-        rgb = self.conv1(self.normalize(frame)).unsqueeze(1)
-        own = self.conv1_m(self.single_maps(masks))
         if self.stem == "others":
+            second = self.conv1_o
             others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
-            second = self.conv1_o(self.single_maps(others))
         else:
-            second = self.conv1_bg(self.single_maps((1 - masks).clamp(0, 1)))
-        stem = rgb + own.unflatten(0, (batch, objects)) + second.unflatten(0, (batch, objects))
-        return self.stages(stem.flatten(0, 1))[0]
+            second = self.conv1_bg
+            others = (1 - masks).clamp(0, 1)
+        own = torch.stack([masks, others], 2).flatten(0, 1).to(self.conv1_m.weight.dtype)
+        rgb = self.normalize(frame).unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1)
+        # The sum of the three convolutions is one of all five channels: adding maps of half the
+        # frame's size would take longer than to convolve the frame for every object.
+        weight = torch.cat([self.conv1.weight, self.conv1_m.weight, second.weight], 1)
+        stem = F.conv2d(torch.cat([rgb.flatten(0, 1), own], 1), weight, stride=2, padding=3)
+        return self.stages(stem)[0]
 
 
 class KeyValue(nn.Module):
