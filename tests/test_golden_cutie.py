@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ pytest.importorskip("onnxruntime")
 
 from tests.support import golden, models  # noqa: E402
 from tests.support.cutie import LATE, RUNS, TIES, recorded, state  # noqa: E402
+from tests.support.float64 import backend_in_float64, in_float64  # noqa: E402
 from tests.support.near_ties import Follower  # noqa: E402
 from vos_deploy.bundle import Bundle  # noqa: E402
 from vos_deploy.export.methods.cutie import EXPORT  # noqa: E402
@@ -54,11 +56,15 @@ def test_official_run(name: str, engine: str, tmp_path: Path) -> None:
     if engine == "exported" and name in STEP_BY_STEP:
         pytest.skip("followed step by step")
     run = replace(RUNS[name], frames=min(RUNS[name].frames, WITHOUT_TIES))
-    if engine == "pytorch":
-        place = models.in_pytorch(recorded(run.weights), tmp_path / "model")
-    else:
-        place = {"model": exported(run.weights)}
-    with Segmenter(**place, **run.options) as segmenter:
+    with ExitStack() as stack:
+        if engine == "exported":
+            place = {"model": exported(run.weights)}
+        elif run.variant == "small":
+            place = models.in_pytorch(recorded(run.weights), tmp_path / "model")
+        else:  # float32 rounding alone grows to the gate of the mean, on some processors beyond it
+            network = stack.enter_context(in_float64(recorded(run.weights)))
+            place = models.in_pytorch(network, tmp_path / "model", backend_in_float64)
+        segmenter = stack.enter_context(Segmenter(**place, **run.options))
         loop = Follower(segmenter, lambda loop, t: run.error(estimate(loop), t))
         found = run.play(loop.step, lambda ids: loop.loop.remove(ids), lambda: estimate(loop.loop))
     print(f"{found}, ties that fell otherwise: {loop.gaps}")

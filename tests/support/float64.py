@@ -1,16 +1,18 @@
-"""Published loops in float64: what a processor's rounding does to them is not in their outputs."""
+"""Loops in float64: what a processor's rounding does to them is not in their outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vos_deploy.bundle import Bundle
 from vos_deploy.reference import base
+from vos_deploy.runtime.backends.torch import TorchBackend
 
 
 @contextmanager
@@ -26,3 +28,20 @@ def in_float64(network: Any) -> Iterator[Any]:
         finally:
             torch.set_default_dtype(torch.float32)
             network.to(torch.float32)
+
+
+class InFloat64(nn.Module):
+    """A module in float64 whose inputs are float32."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *given: Tensor) -> Any:
+        return self.module(*(x.double() if x.is_floating_point() else x for x in given))
+
+
+def backend_in_float64(bundle: Bundle, modules: Mapping[str, nn.Module]) -> TorchBackend:
+    """For `models.in_pytorch`, within `in_float64`: graphs compute in float64; what goes from one
+    to the next is float32."""
+    return TorchBackend(bundle, {name: InFloat64(module) for name, module in modules.items()})
