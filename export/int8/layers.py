@@ -50,8 +50,7 @@ def with_sums(model: ModelProto, layers: Iterable[str]) -> list[str]:
     ReLU, which the layer before it takes in."""
     chosen = set(layers)
     constant = {tensor.name for tensor in model.graph.initializer}
-    # What another graph computed, such as the features of a skip connection.
-    given = {value.name for value in model.graph.input if _is_map(value)} - constant
+    given = {value.name for value in model.graph.input if _is_features(value)} - constant
     eight_bit = {node.input[0] for node in model.graph.node if node.name in chosen}
     named: list[str] = []
     for node in model.graph.node:
@@ -68,9 +67,11 @@ def with_sums(model: ModelProto, layers: Iterable[str]) -> list[str]:
     return named
 
 
-def _is_map(value: ValueInfoProto) -> bool:
+def _is_features(value: ValueInfoProto) -> bool:
+    """Whether an input is what another graph made of this frame, as for a skip connection."""
     kind = value.type.tensor_type
-    return kind.elem_type == TensorProto.FLOAT and len(kind.shape.dim) == 4
+    kept = any(head in value.name for head in HEADS)
+    return kind.elem_type == TensorProto.FLOAT and len(kind.shape.dim) == 4 and not kept
 
 
 def _producers(model: ModelProto) -> dict[str, NodeProto]:

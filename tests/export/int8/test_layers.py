@@ -41,3 +41,14 @@ def test_a_refinement_goes_as_a_whole() -> None:
 
 def test_a_skip_is_added_in_float_where_nothing_else_is_in_bytes() -> None:
     assert with_sums(int8.refinement(), ["second"]) == ["second"]
+
+
+def test_a_state_stays_float() -> None:
+    """What is carried from frame to frame is not rounded to a byte in every one."""
+    model = int8.refinement()
+    skip = model.graph.input[1]
+    skip.name = "hidden"
+    for node in model.graph.node:
+        node.input[:] = ["hidden" if name == "skip" else name for name in node.input]
+    nodes = with_sums(model, ["first", "second"])
+    assert "Add_sum" not in nodes and {"first", "second"} <= set(nodes)
