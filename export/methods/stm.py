@@ -5,8 +5,7 @@
     memory_read  query key, memory key and value    -> readout, of one object
     decoder      readout, query value, skips, image -> probabilities and label map
 
-What depends on the frame alone is in `encoder`, or, for the RGB half of the memory stem, runs
-once in `memorize`, whatever the number of objects.
+What depends on the frame alone is in `encoder`, but for the colours' part of the memory stem.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ class RMNetReference(Reference[RMNet]):
 
     Flow and query are computed once per frame. Memory encoder, memory read and decoder run on a
     batch of all objects, the decoder's skip branch included. The read is the dense one of the
-    released code, and the memory is put together anew for it. Only the RGB half of the memory
-    stem is shared between objects, which the official code repeats.
+    released code, and the memory is put together anew for it.
 
     A row is an object, or one that is expected and has not appeared: those are last.
 

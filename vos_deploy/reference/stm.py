@@ -48,8 +48,7 @@ class STMReference(Reference[STM]):
 
     The query encoder runs once per frame. Memory encoder, memory read and decoder run on a batch
     of all objects, the decoder's skip branch included, and the memory is put together anew for
-    every read. Only the RGB half of the memory stem is shared between objects, which the official
-    code repeats.
+    every read.
     """
 
     every = 5
