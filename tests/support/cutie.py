@@ -83,7 +83,7 @@ class Run:
         """Go through the clip and hold every frame against the recorded one: probabilities
         [1+K, H, W] and, but for drawn frames, labels. Returns the largest and the mean error."""
         height, width = self.size
-        step_size, expected = golden.sampled("cutie", f"{self.name}.prob")
+        _, expected = golden.sampled("cutie", f"{self.name}.prob")
         labels = golden.arrays("cutie")[f"{self.name}.mask"]
         errors, wrong = [], 0
         for t, (frame, given) in enumerate(self.clip()):
@@ -93,8 +93,7 @@ class Run:
             estimate = probabilities()
             if t == 0:
                 continue
-            every = expected[t - 1][: len(estimate)]
-            errors.append(np.abs(estimate[..., ::step_size, ::step_size] - every))
+            errors.append(self.error(estimate, t))
             assert not expected[t - 1][len(estimate) :].any()
             second, best = np.partition(estimate, -2, axis=0)[-2:]
             if given is None:
