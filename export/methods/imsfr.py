@@ -6,9 +6,9 @@
     frame_read   query key, key and value of one frame    -> readout of the first or latest frame
     decoder      the three readouts, decoder features     -> probabilities and label map
 
-What depends on the frame alone is in `encoder`, or, for the value stem's RGB half and the fuser's
-f16 half, runs once in `memorize`, whatever the number of objects. The memory value, which both
-outputs of `memorize` are made of, is computed once.
+What depends on the frame alone is in `encoder`, or, for the fuser's f16 half, runs once in
+`memorize`, whatever the number of objects. The memory value, which both outputs of `memorize` are
+made of, is computed once.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ class MemorizeGraph(nn.Module):
         self, image: Tensor, next_image: Tensor, f16: Tensor, masks: Tensor, objects: Tensor
     ) -> tuple[Tensor, ...]:
         encoder = self.model.value_encoder
-        own, others = (x[:, objects] for x in (masks.unsqueeze(0), others_of(masks.unsqueeze(0))))
         # Both frames in one batch, [2, G, 256, h, w]: they are seen through the same masks.
         both = torch.cat([padded_frame(image), padded_frame(next_image)])
+        estimate = masks.unsqueeze(0)
+        own, others = (x[:, objects].expand(2, -1, -1, -1) for x in (estimate, others_of(estimate)))
         seen = encoder.features(both, own, others).unflatten(0, (2, -1))
         fused = encoder.fuser.attend(self.block1(seen[0], self.block1.shared(f16)))
         value = encoder.gate(fused, seen[1])

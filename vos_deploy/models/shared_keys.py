@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .resnet import BACKBONES, Backbone, make_stage
+from .stem import with_masks
 
 STRIDE = 16
 
@@ -146,20 +147,10 @@ class ValueTrunk(nn.Module):
         self.layer2 = make_stage(backbone, 1, bias=bias)
         self.layer3 = make_stage(backbone, 2, bias=bias)
 
-    def stem(self, frame: Tensor, masks: Tensor, others: Tensor) -> Tensor:
-        """conv1 of [frame, mask, others], its RGB half once per frame: [B*K, 64, H/2, W/2].
-
-        frame [B, 3, H, W]; masks and others [B, K, H, W].
-        """
-        weight, pairs = self.conv1.weight, torch.stack([masks, others], 2)
-        rgb = F.conv2d(frame, weight[:, :3], self.conv1.bias, 2, 3)
-        own = F.conv2d(pairs.flatten(0, 1), weight[:, 3:], None, 2, 3)
-        return (rgb.unsqueeze(1) + own.unflatten(0, masks.shape[:2])).flatten(0, 1)
-
     def features(self, frame: Tensor, masks: Tensor, others: Tensor) -> Tensor:
-        """[B*K, 256, h, w]."""
+        """[B*K, 256, h, w] of frame [B, 3, H, W], and masks and others [B, K, H, W]."""
         dtype = self.conv1.weight.dtype
-        x = self.stem(frame.to(dtype), masks.to(dtype), others.to(dtype))
+        x = self.conv1(with_masks(frame.to(dtype), masks, others))
         x = self.layer1(self.maxpool(self.relu(self.bn1(x))))
         return self.layer3(self.layer2(x))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .aggregate import soft_aggregate
 from .network import Network
 from .resnet import BACKBONES, Backbone, Trunk
+from .stem import with_masks
 from .upsample import upsample
 
 Stem = Literal["others", "background"]
@@ -76,12 +77,10 @@ class MemoryEncoder(Encoder):
         else:
             second = self.conv1_bg
             others = (1 - masks).clamp(0, 1)
-        own = torch.stack([masks, others], 2).flatten(0, 1).to(self.conv1_m.weight.dtype)
-        rgb = self.normalize(frame).unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1)
-        # The sum of the three convolutions is one of all five channels: adding maps of half the
-        # frame's size would take longer than to convolve the frame for every object.
+        # The sum of three convolutions is one of all five channels.
         weight = torch.cat([self.conv1.weight, self.conv1_m.weight, second.weight], 1)
-        stem = F.conv2d(torch.cat([rgb.flatten(0, 1), own], 1), weight, stride=2, padding=3)
+        planes = with_masks(self.normalize(frame), masks, others)
+        stem = F.conv2d(planes, weight, stride=2, padding=3)
         return self.stages(stem)[0]
 
 

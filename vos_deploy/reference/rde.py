@@ -74,8 +74,8 @@ class RDEReference(Reference[RDE]):
 
     The key encoder runs once per frame. Value encoder, compression and decoder run on a batch of
     all objects, all of each; the read-out is a dense product of all memory positions; the memory
-    is put together anew for every read. Only the RGB half of the value stem and the decoder's
-    skip convolutions run once for all objects (the official code repeats the former).
+    is put together anew for every read. Only the decoder's skip convolutions run once for all
+    objects.
 
     padded: float32 [1 + K, H16, W16], the estimate of the padded frame, which is memorised.
     """

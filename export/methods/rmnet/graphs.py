@@ -8,8 +8,8 @@
     memory_read_regional  the same by lists of tokens  -> the same readout: sparse
     decoder               readout, regions, query value, skips, image -> probabilities, label map
 
-What depends on the frame alone is in `encoder` and `flow`, or, for the RGB half of the memory stem,
-runs once in `memorize`, whatever the number of objects.
+What depends on the frame alone is in `encoder` and `flow`, but for the colours' part of the memory
+stem.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from vos_deploy.models.shared_keys import (  # noqa: E402
     Decoder,
     Fusion,
     ResBlock,
-    ValueTrunk,
     memory_read,
     normalize,
     others_of,
@@ -73,14 +72,6 @@ def test_others_are_the_sum_without_oneself() -> None:
     masks = torch.rand(2, 3, 4, 5)
     assert error(others_of(masks)[:, 1], masks[:, 0] + masks[:, 2]) < 1e-6
     assert error(others_of(masks[:, :1]), 0) == 0
-
-
-def test_value_stem_is_one_convolution_of_all_five_planes() -> None:
-    trunk = ValueTrunk().eval()
-    frame, masks = torch.randn(1, 3, 32, 48), torch.rand(1, 2, 32, 48)
-    planes = torch.stack([masks[0], others_of(masks)[0]], 1)
-    expected = trunk.conv1(torch.cat([frame.expand(2, -1, -1, -1), planes], 1))
-    assert error(trunk.stem(frame, masks, others_of(masks)), expected) < 1e-5
 
 
 @pytest.mark.parametrize("channels", [(6, 4), (4, 4)])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..resnet import BACKBONES, make_stage
+from ..stem import with_masks
 from .layers import FeatureFusion, PositionalEncoding, SensoryUpdate
 
 
@@ -57,20 +58,11 @@ class MaskEncoder(nn.Module):
         self.fuser = FeatureFusion(width, 256, width)
         self.sensory_update = SensoryUpdate(width, width)
 
-    def stem(self, frame: Tensor, masks: Tensor, others: Tensor) -> Tensor:
-        """conv1 of [frame, mask, others], its RGB part once per frame: [B*K, 64, H/2, W/2].
-
-        frame [B, 3, H, W]; masks and others [B, K, H, W].
-        """
-        weight = self.conv1.weight
-        pairs = masks.unsqueeze(2) if self.single else torch.stack([masks, others], 2)
-        rgb = F.conv2d(frame.to(weight.dtype), weight[:, :3], None, 2, 3)
-        own = F.conv2d(pairs.flatten(0, 1).to(weight.dtype), weight[:, 3:], None, 2, 3)
-        return (rgb.unsqueeze(1) + own.unflatten(0, masks.shape[:2])).flatten(0, 1)
-
     def features(self, frame: Tensor, masks: Tensor, others: Tensor) -> Tensor:
-        """[B*K, 256, h, w]."""
-        x = self.bn1(self.stem(frame, masks, others))
+        """[B*K, 256, h, w] of frame [B, 3, H, W], and masks and others [B, K, H, W]."""
+        frame = frame.to(self.conv1.weight.dtype)
+        planes = with_masks(frame, masks) if self.single else with_masks(frame, masks, others)
+        x = self.bn1(self.conv1(planes))
         x = F.relu(F.max_pool2d(x, 3, 2, 1))
         return self.layer3(self.layer2(self.layer1(x)))
 
