@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from ..aggregate import EPSILON
 
 WIDTH = 64
-# What a cell gives to the pixels around it when its map is doubled: pixels 2 i - 3 to 2 i + 4.
-BICUBIC = (
-    *(-0.03515625, -0.10546875, 0.26171875, 0.87890625),
-    *(0.87890625, 0.26171875, -0.10546875, -0.03515625),
-)
+# Bicubic doubling, as a filter of a map in which every cell is repeated.
+BICUBIC = (0.0, -9 / 256, -18 / 256, 85 / 256, 140 / 256, 85 / 256, -18 / 256, -9 / 256, 0.0)
 DEEP, SHALLOW = ("layer5", "layer4"), ("layer3", "layer2")
 
 
@@ -133,14 +130,16 @@ class Translator(nn.Module):
 def double(x: Tensor) -> Tensor:
     """Twice the size, bicubic (a = -0.75), half-pixel centres, the border repeated.
 
-    As transposed convolutions along one axis after the other: runtimes on the CPU compute a
-    bicubic resize pixel by pixel, fifty times slower.
+    Every cell repeated, then a filter along one axis after the other: runtimes on the CPU compute a
+    bicubic resize pixel by pixel, fifty times slower, and transposed convolutions take three times
+    as long. The filter has seven taps; with two zeros it is as wide as the border that is added.
     """
     channels = x.shape[1]
-    taps = torch.tensor(BICUBIC, dtype=x.dtype, device=x.device).expand(channels, 1, 8)
+    taps = torch.tensor(BICUBIC, dtype=x.dtype, device=x.device).expand(channels, 1, 9)
     x = F.pad(x, (2, 2, 2, 2), mode="replicate")
-    x = F.conv_transpose2d(x, taps.unsqueeze(3), stride=(2, 1), padding=(7, 0), groups=channels)
-    return F.conv_transpose2d(x, taps.unsqueeze(2), stride=(1, 2), padding=(0, 7), groups=channels)
+    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    x = F.conv2d(x, taps.unsqueeze(3), groups=channels)
+    return F.conv2d(x, taps.unsqueeze(2), groups=channels)
 
 
 def sum_shifted(taps: Tensor) -> Tensor:
