@@ -156,6 +156,16 @@ def test_loss_is_cross_entropy_and_dice(davis: Path) -> None:
     assert without["loss"].item() == pytest.approx(found["cross_entropy"].item())
 
 
+def test_loss_of_a_clip_does_not_depend_on_the_others(davis: Path) -> None:
+    """Slots that no clip of a batch fills are dropped, and count in the mean all the same."""
+    task, batch = task_and_batch(davis)
+    first = {name: tensor[:1] for name, tensor in batch.items()}
+    short = {**first, "present": first["present"][:, :1], "masks": first["masks"][:, :, :1]}
+    with torch.no_grad():
+        one, other = (task(clips, Step(0, 10))["dice"].item() for clips in (first, short))
+    assert one == pytest.approx(other, rel=1e-5) and one > 0.1
+
+
 def test_sensory_memory_learns_from_both_updates(davis: Path) -> None:
     task, batch = task_and_batch(davis)
     task(batch, Step(0, 10))["loss"].backward()

@@ -97,6 +97,11 @@ class XMemTask(SharedKeyTask):
         return {"loss": total, **{name: loss.detach() for name, loss in losses.items()}}
 
     def unroll(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The losses summed over frames, and the probabilities [B, 1+K, H, W] of each.
+
+        The Dice loss is the mean over the slots of `--objects`, whether or not a clip of the batch
+        fills them: an empty one costs nothing.
+        """
         clip, count, present = self.clip(batch), batch["frames"].shape[1], batch["present"]
         masks, labels = batch["masks"][:, 0], batch["labels"]
         objects = torch.arange(1, masks.shape[1] + 1, device=masks.device)[:, None, None]
@@ -109,7 +114,7 @@ class XMemTask(SharedKeyTask):
             found = logits.softmax(1)
             entropies.append(bootstrapped_cross_entropy(logits, labels[:, t], share))
             truth = (labels[:, t].unsqueeze(1) == objects).float()
-            overlaps.append(dice(found[:, 1:], truth))
+            overlaps.append(dice(found[:, 1:], truth) * masks.shape[1] / self.options.objects)
             probabilities.append(found)
             if t < count - 1:
                 deep = bool(torch.rand(()) < self.options.deep_update)
