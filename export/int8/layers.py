@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-# What decides on which memory is read and what is an object, and what is carried from frame to
-# frame, where an error would add up: the convolutions that make outputs of these names stay float.
-HEADS = ("key", "selection", "shrinkage", "hidden", "sensory", "gate", "probabilities", "labels")
+# What decides on which memory is read and what is an object: the convolutions that make outputs of
+# these names stay float.
+HEADS = ("key", "selection", "shrinkage", "gate", "probabilities", "labels")
+# What is carried from frame to frame is added to in float.
+CARRIED = ("hidden", "sensory")
 # A convolution of fewer channels, such as the first of a network, is no faster in INT8.
 FEWEST_CHANNELS = 8
 
@@ -70,7 +72,7 @@ def with_sums(model: ModelProto, layers: Iterable[str]) -> list[str]:
 def _is_features(value: ValueInfoProto) -> bool:
     """Whether an input is what another graph made of this frame, as for a skip connection."""
     kind = value.type.tensor_type
-    kept = any(head in value.name for head in HEADS)
+    kept = any(name in value.name for name in (*HEADS, *CARRIED))
     return kind.elem_type == TensorProto.FLOAT and len(kind.shape.dim) == 4 and not kept
 
 
