@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 # What computes in bytes between a DequantizeLinear and a QuantizeLinear.
-IN_BYTES = ("QuantizeLinear", "Conv", "Add", "Resize", "LeakyRelu")
+IN_BYTES = ("QuantizeLinear", "Conv", "Add", "Resize", "LeakyRelu", "AveragePool")
 
 
 def stay_in_bytes(model: ModelProto) -> None:

@@ -85,7 +85,7 @@ class HiddenUpdate(Recurrence):
     ) -> Tensor:
         # Means over blocks: the sides are multiples of 16.
         x = self.g16_conv(g16) + self.g8_conv(F.avg_pool2d(g8, 2))
-        x = x + self.g4_conv(F.avg_pool2d(torch.cat([g4, logits], 1), 4))
+        x = x + self.g4_conv(torch.cat([F.avg_pool2d(g4, 4), F.avg_pool2d(logits, 4)], 1))
         return self.update(x, hidden)
 
 

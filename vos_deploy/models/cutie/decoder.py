@@ -39,12 +39,8 @@ class DecoderSensoryUpdate(SensoryUpdate):
 
     def gather(self, pixel: Tensor, p8: Tensor, p4: Tensor, logits: Tensor) -> Tensor:
         """The input of the cell, [B*K, C, h, w]."""
-        p4 = torch.cat([p4, logits.to(p4.dtype)], 1)
-        return (
-            self.g16_conv(pixel)
-            + self.g8_conv(F.avg_pool2d(p8, 2))
-            + self.g4_conv(F.avg_pool2d(p4, 4))
-        )
+        pooled = torch.cat([F.avg_pool2d(p4, 4), F.avg_pool2d(logits.to(p4.dtype), 4)], 1)
+        return self.g16_conv(pixel) + self.g8_conv(F.avg_pool2d(p8, 2)) + self.g4_conv(pooled)
 
 
 class MaskDecoder(nn.Module):
