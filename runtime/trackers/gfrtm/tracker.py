@@ -15,6 +15,7 @@ from vos_deploy.options import Options
 from vos_deploy.padding import grid_size
 
 from ...backends import Array, Backend
+from ...blas import one_blas_thread
 from ...focus import Move
 from ...memory.bank import MemoryPolicy, MemoryState
 from ..base import Tracker
@@ -254,7 +255,7 @@ class GFRTM(Tracker):
         """Learn from a mask that was drawn later."""
         assert followed.target is not None
         self._score(followed, self._now["score"])
-        with self._timed("update"):
+        with self._timed("update"), one_blas_thread():
             projected = self.backend.read(followed.projected)
             if followed.target.insert(projected, mask.astype(np.float32)):
                 followed.target.update()
@@ -271,7 +272,7 @@ class GFRTM(Tracker):
         assert followed.target is not None
         if not self.policy.is_regular(self.frame):
             return
-        with self._timed("update"):
+        with self._timed("update"), one_blas_thread():
             inserted = followed.target.insert(self.backend.read(followed.projected), mask)
             if not inserted or followed.evaluations % self.options.update_every:
                 return

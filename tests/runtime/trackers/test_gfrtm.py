@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
@@ -13,6 +14,7 @@ pytest.importorskip("onnxruntime")
 from tests.support.modules import modules  # noqa: E402
 from vos_deploy.errors import InputError  # noqa: E402
 from vos_deploy.runtime.segmenter import Segmenter  # noqa: E402
+from vos_deploy.runtime.trackers.gfrtm.target import TargetModel  # noqa: E402
 from vos_deploy.runtime.trackers.gfrtm.tracker import GFRTM, nearest  # noqa: E402
 
 SIZE = (72, 101)  # no multiple of anything
@@ -115,6 +117,26 @@ def test_update_comes_with_every_so_many_computed_frames() -> None:
         changed.append(len(kernels) > 1 and not np.array_equal(*kernels[-2:]))
     # The first frame counts: evaluations 3 and 6 are those of frames 2 and 5.
     assert changed == [False, False, True, False, False, True, False]
+
+
+def test_update_leaves_the_cores_to_the_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    genuine = TargetModel.update
+
+    def update(self: TargetModel) -> None:
+        used.extend(x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas")
+        genuine(self)
+
+    monkeypatch.setattr(TargetModel, "update", update)
+    segmenter, tracker, frames = start(1, reuse_threshold=NEVER, update_every=1)
+    always_seen(tracker)
+    with threadpool_limits(limits=2, user_api="blas"):
+        for _ in range(2):
+            segmenter.step(next(frames))
+        used.clear()  # of learning the object, which takes what there is
+        for _ in range(2):
+            segmenter.step(next(frames))
+    assert set(used) == {1}
 
 
 def test_oldest_samples_make_room() -> None:
