@@ -58,6 +58,25 @@ def test_no_float_is_reordered(tmp_path: Path) -> None:
     assert all(source == "QuantizeLinear" or str(source).startswith("QL") for source in sources)
 
 
+def test_map_that_is_resized_and_pooled_is_not_reshaped() -> None:
+    """Its resize would be one of channels first, which takes three times as long."""
+    drawn = int8.Drawing()
+    drawn.conv("first", "x", "a")
+    scales = drawn.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    drawn.node("Resize", ["a", "", scales], "b", mode="linear")
+    drawn.conv("second", "b", "fine")
+    drawn.node("AveragePool", ["a"], "c", kernel_shape=[2, 2], strides=[2, 2])
+    drawn.conv("third", "c", "coarse")
+    model = drawn.model({"x": [1, int8.CHANNELS, "h", "w"]}, ["fine", "coarse"])
+    made = quantize(model, ranges(model, int8.calls(), 99.99), ["first", "second", "third"])
+    producers = {name: node for node in made.graph.node for name in node.output}
+    for kind in ("Resize", "AveragePool"):
+        (node,) = (node for node in made.graph.node if node.op_type == kind)
+        floats = producers[node.input[0]]
+        assert floats.op_type == "DequantizeLinear"
+        assert producers[floats.input[0]].op_type == "QuantizeLinear"
+
+
 def test_tensorrt_is_given_none_of_it() -> None:
     made = refinement()
     content = symmetric(made.SerializeToString())
