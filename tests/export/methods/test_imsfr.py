@@ -131,9 +131,9 @@ def test_frame_halves_take_one_frame(model: Path) -> None:
     graph = onnx.load(model / "memorize.onnx").graph
     producers = {output: n for n in graph.node for output in n.output}
     convolved = [n.input[0] for n in graph.node if n.op_type == "Conv"]
-    # Two halves of the stem, fourteen of the trunk, five of the first block, two of the second,
-    # the attention's, the gate's and two of the waves.
-    assert len(convolved) == 2 + 14 + 5 + 2 + 1 + 1 + 2
+    # The stem, fourteen of the trunk, five of the first block, two of the second, the attention's,
+    # the gate's and two of the waves.
+    assert len(convolved) == 1 + 14 + 5 + 2 + 1 + 1 + 2
     rectified = {name: list(producers[name].input) for name in convolved if name in producers}
     assert "f16" in convolved and ["f16"] in rectified.values()
     decoder = onnx.load(model / "decoder.onnx").graph

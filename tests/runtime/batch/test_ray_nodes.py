@@ -53,7 +53,8 @@ def test_a_machine_that_is_lost(machines, make_model, videos, tmp_path):
     """Nothing is missing in the end, without a second command, though the machine that is left has
     no room for another worker."""
     node = machines.add_node(num_cpus=1)
-    root, model, out = videos(8, 40), make_model(), tmp_path / "out"
+    # Long enough that a fast machine does not end them all before one can be taken from it.
+    root, model, out = videos(8, 160), make_model(), tmp_path / "out"
     lost: list[str] = []
     loser = threading.Thread(target=lose_a_machine, args=(machines, node, out, lost))
     loser.start()
