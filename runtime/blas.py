@@ -10,10 +10,10 @@ from typing import Any
 def one_blas_thread() -> AbstractContextManager[Any]:
     """A block whose matrix products run in the thread that calls for them.
 
-    After a product the other threads of OpenBLAS wait for the next in a loop, tens of milliseconds
-    long, and take the cores from the graphs that run then. What was set before is set again at the
-    end. OpenBLAS has one setting for the whole process, which one Python thread at a time may
-    change: while that one lives, the block changes nothing in others.
+    After a product the other threads of OpenBLAS spin for a tenth of a second, and take the cores
+    from the graphs that run then. What was set before is set again at the end. OpenBLAS has one
+    setting for the whole process, which one Python thread at a time may change: while that one
+    lives, the block changes nothing in others.
     """
     block: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
     return block

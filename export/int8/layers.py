@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 # What decides on which memory is read and what is an object: the convolutions that make outputs of
 # these names stay float.
 HEADS = ("key", "selection", "shrinkage", "gate", "probabilities", "labels")
-# What is carried from frame to frame is added to in float.
+# Inputs that hold a state carried from frame to frame: sums with it stay float.
 CARRIED = ("hidden", "sensory")
 # A convolution of fewer channels, such as the first of a network, is no faster in INT8.
 FEWEST_CHANNELS = 8

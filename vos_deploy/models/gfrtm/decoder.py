@@ -131,8 +131,8 @@ def double(x: Tensor) -> Tensor:
     """Twice the size, bicubic (a = -0.75), half-pixel centres, the border repeated.
 
     Every cell repeated, then a filter along one axis after the other: runtimes on the CPU compute a
-    bicubic resize pixel by pixel, fifty times slower, and transposed convolutions take three times
-    as long. The filter has seven taps; with two zeros it is as wide as the border that is added.
+    bicubic resize pixel by pixel, fifty times slower, and transposed convolutions are slower, too.
+    The filter has seven taps; with two zeros it is as wide as the border that is added.
     """
     channels = x.shape[1]
     taps = torch.tensor(BICUBIC, dtype=x.dtype, device=x.device).expand(channels, 1, 9)
